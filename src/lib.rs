@@ -4,6 +4,7 @@ pub mod cursor;
 pub mod event;
 pub mod fault;
 pub mod journal;
+pub mod metrics;
 pub mod phase;
 pub mod sink;
 pub mod source;
