@@ -1,0 +1,6 @@
+//! Tests with real servers: see `support`. `scripts/test` prepares what they need and runs them with few threads.
+
+#[allow(dead_code, unused_imports, reason = "the support module offers more than each stage of the tests uses")]
+mod support;
+
+mod smoke;

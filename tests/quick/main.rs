@@ -1,0 +1,1 @@
+//! Tests that need no servers: the whole of it takes seconds.
