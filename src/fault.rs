@@ -63,6 +63,9 @@ pub enum Fault {
         /// What to do.
         remedy: String,
     },
+    /// The lease is not ours any more.
+    #[error("the lease was granted to another process")]
+    LeaseLost,
     /// The database is a standby: it will be served by whoever is on the primary.
     #[error("the database is a standby (read only)")]
     Standby,
@@ -293,10 +296,14 @@ pub enum Verdict {
     Claim(Cause),
     /// Take the evidence again, then stop publishing and wait for a person.
     Halt(Halt),
+    /// Go back to waiting for the lease.
+    StepDown,
     /// Leave the process with this exit code.
     Exit(u8),
 }
 
+/// Code of a batch that was not acknowledged in time; the relay tries a smaller one.
+pub const TIMEOUT: &str = "timeout";
 /// Exit code: the configuration (or the schema) must change.
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code: a right is missing.
@@ -325,6 +332,7 @@ impl Fault {
             Self::InDoubt { cause, .. } => Verdict::Claim(*cause),
             Self::Fenced { .. } => Verdict::Claim(Cause::Fenced),
             Self::Unsafe(halt) => Verdict::Halt(halt.clone()),
+            Self::LeaseLost => Verdict::StepDown,
             Self::Misconfigured { .. } => Verdict::Exit(EXIT_CONFIG),
             Self::Refused { .. } => Verdict::Exit(EXIT_REFUSED),
         }
@@ -339,6 +347,7 @@ impl Fault {
             Self::Unsafe(halt) => halt.code.name(),
             Self::Misconfigured { .. } => "misconfigured",
             Self::Refused { .. } => "refused",
+            Self::LeaseLost => "lease_lost",
             Self::Standby => "standby",
         }
     }
@@ -352,6 +361,7 @@ impl Fault {
             Self::Fenced { .. } => "OBX303",
             Self::Poison { .. } => "OBX304",
             Self::Standby => "OBX202",
+            Self::LeaseLost => "OBX205",
             Self::Refused { .. } => "OBX203",
             Self::Misconfigured { .. } => "OBX204",
             Self::Unsafe(halt) => halt.code.obx(),
@@ -369,6 +379,7 @@ impl Fault {
             Self::Poison { .. } => "Correct or delete that row; the events behind it wait in order.".into(),
             Self::Unsafe(halt) => halt.code.remedy().into(),
             Self::Misconfigured { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
+            Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
             Self::Standby => "Nothing: the relay goes on when this database is the primary.".into(),
         }
     }

@@ -3,9 +3,13 @@
 pub mod cursor;
 pub mod event;
 pub mod fault;
+pub mod identity;
 pub mod journal;
 pub mod metrics;
+pub mod pace;
 pub mod phase;
+pub mod relay;
 pub mod sink;
 pub mod source;
+pub mod stop;
 pub mod waits;

@@ -123,6 +123,9 @@ impl Metrics {
 
     /// Something went wrong.
     pub fn fault(&self, fault: &Fault) {
+        if let Fault::Unavailable { dependency, .. } = fault {
+            self.dependency(*dependency, false);
+        }
         self.families().faults.with_label_values(&[fault.label()]).inc();
     }
 
