@@ -63,7 +63,8 @@ fn common(nodes: &[Node]) -> String {
          transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
          transaction.state.log.num.partitions=4\nshare.coordinator.state.topic.replication.factor={replicas}\n\
          share.coordinator.state.topic.min.isr={in_sync}\ngroup.initial.rebalance.delay.ms=0\n\
-         log.cleaner.dedupe.buffer.size=16777216\nnum.network.threads=2\n",
+         log.cleaner.dedupe.buffer.size=16777216\nnum.network.threads=2\n\
+         broker.heartbeat.interval.ms=500\nbroker.session.timeout.ms=4000\n",
         voters = voters.join(","),
     )
 }
