@@ -1,5 +1,6 @@
 //! outboxd, a transactional outbox relay: a database table to Kafka, exactly once and in order per key.
 
+pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod fault;
