@@ -569,6 +569,34 @@ async fn the_proof_scan_rescues_a_row_that_the_cursor_passed() {
     assert!(relay.metrics.text().contains("outboxd_rescued_events_total{outbox=\"test\"} 1"));
 }
 
+/// The cursor alone must find what commits late: no claim and no proof scan helps it here.
+#[tokio::test(start_paused = true)]
+async fn late_commits_are_found_without_a_claim_or_a_rescue() {
+    for seed in 0..40 {
+        let world = World::new();
+        let relay = world.start("a", 1).await;
+        relay.phase(Phase::Relaying).await;
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let mut open = Vec::new();
+        for step in 0..200 {
+            let writer = world.source.begin();
+            (0..chance.usize(1..4)).for_each(|_| drop(writer.insert("orders", Some(&step.to_string()), "x")));
+            open.push(writer);
+            while open.len() > chance.usize(..6) {
+                let writer = open.swap_remove(chance.usize(..open.len()));
+                if chance.u8(..5) == 0 { writer.rollback() } else { writer.commit() }
+            }
+            sleep(Duration::from_millis(chance.u64(..40))).await;
+        }
+        open.drain(..).for_each(|writer| writer.commit());
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(world.unsent(), 0, "seed {seed}");
+        assert_eq!(world.fences(), 1);
+        assert!(relay.metrics.text().contains("outboxd_rescued_events_total{outbox=\"test\"} 0"));
+        world.check_numbers_per_key();
+    }
+}
+
 /// Writers with late commits and rollbacks, every kind of fault at random, two processes taking the lease from each other.
 #[tokio::test(start_paused = true)]
 async fn random_faults_lose_double_and_reorder_nothing() {
