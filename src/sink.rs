@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::journal::{Applied, History, View, Writer};
 use crate::source::Pins;
 
+pub mod kafka;
 pub mod memory;
 
 /// Proof that every older owner is shut out and its transactions are over. Only sinks make one.

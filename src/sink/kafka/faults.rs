@@ -1,0 +1,126 @@
+//! From what librdkafka says to what it proves.
+
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode as Code};
+
+use super::client::Trouble;
+use crate::event::Event;
+use crate::fault::{Cause, Fault};
+
+/// The stable short code of an error: a bounded set.
+pub(super) fn short(code: Code) -> &'static str {
+    match code {
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId => "topic_missing",
+        Code::UnknownPartition => "topic_shrunk",
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => "not_authorised",
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::IllegalSASLState | Code::UnsupportedSASLMechanism => {
+            "authentication"
+        }
+        Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut | Code::TimedOutQueue => "timeout",
+        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => "not_enough_replicas",
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::NetworkException => "unreachable",
+        Code::LeaderNotAvailable
+        | Code::NotLeaderForPartition
+        | Code::UnknownLeaderEpoch
+        | Code::FencedLeaderEpoch
+        | Code::OffsetNotAvailable => "no_leader",
+        Code::ConcurrentTransactions | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress | Code::NotCoordinator => {
+            "coordinator"
+        }
+        Code::InvalidTimestamp => "clock",
+        Code::KafkaStorageError => "storage",
+        _ => "kafka",
+    }
+}
+
+/// Whether the error says that the record itself can never be stored, or one that it was bundled with.
+pub(super) fn is_refusal(code: Code) -> bool {
+    matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidRecord)
+}
+
+/// Whether another owner, or the transaction's timeout, has taken the transactional id from us.
+pub(super) fn is_fenced(code: Code) -> bool {
+    matches!(code, Code::Fenced | Code::InvalidProducerEpoch | Code::ProducerFenced)
+}
+
+/// A fault of the cluster, with what librdkafka reported of its own accord.
+pub(super) fn unavailable(code: Code, what: &str, trouble: Option<Trouble>) -> Fault {
+    let reason = trouble.map_or_else(String::new, |trouble| format!(" (librdkafka: {}: {})", trouble.code, trouble.reason));
+    Fault::kafka(short(code), format!("{what}: {code}{reason}"))
+}
+
+/// A fault of a question to the cluster.
+pub(super) fn asked(error: &KafkaError, what: &str) -> Fault {
+    match error.rdkafka_error_code() {
+        Some(code) => unavailable(code, what, None),
+        None => Fault::kafka("kafka", format!("{what}: {error}")),
+    }
+}
+
+/// A topic that does not exist, with the command that creates it.
+pub(super) fn topic_missing(topic: &str) -> Fault {
+    let detail = format!("topic {topic} does not exist; create it as you like, or with: outboxd migrate --topics {topic}:12");
+    Fault::kafka("topic_missing", detail)
+}
+
+/// A topic that we may not see or write to.
+pub(super) fn not_authorised(topic: &str) -> Fault {
+    Fault::kafka("not_authorised", format!("WRITE and DESCRIBE on topic {topic} are not granted"))
+}
+
+/// An event that can never be published.
+pub(super) fn poison(event: &Event<'_>, code: &'static str, detail: String) -> Fault {
+    Fault::Poison { seq: event.seq, id: event.id, code, detail }
+}
+
+/// The short code of an event that is refused for what it is.
+pub(super) fn poison_code(code: Code) -> &'static str {
+    match code {
+        Code::InvalidRecord => "invalid_record",
+        _ => "too_large",
+    }
+}
+
+/// Begin, or anything before the commit, failed in a way that a new claim may cure: nothing was committed.
+pub(super) fn transaction(code: Code, what: &str, trouble: Option<Trouble>) -> Fault {
+    let trouble = trouble.map_or_else(String::new, |trouble| format!(" ({}: {})", trouble.code, trouble.reason));
+    let detail = format!("{what}: {code}{trouble}");
+    if is_fenced(code) { Fault::Fenced { detail } } else { Fault::in_doubt(Cause::Publish, detail) }
+}
+
+/// The journal record of a batch was refused: nothing that bisecting could find.
+pub(super) fn journal_refused(topic: &str, bytes: usize, code: Code) -> Fault {
+    let size = if bytes > 0 { format!(" of {bytes} bytes") } else { String::new() };
+    let detail =
+        format!("the journal record{size} was refused: {code}; raise max.message.bytes of {topic} or lower relay.batch_max_events");
+    Fault::kafka("refused_batch", detail)
+}
+
+/// `init_transactions` did not come to an end.
+pub(super) fn init(error: &RDKafkaError, after: Duration, trouble: Option<Trouble>) -> Fault {
+    let trouble = trouble.map_or_else(String::new, |trouble| format!(" ({}: {})", trouble.code, trouble.reason));
+    let text = format!("{}{trouble}", error.string());
+    match error.code() {
+        code if is_fenced(code) => Fault::Fenced { detail: text },
+        Code::TransactionalIdAuthorizationFailed => {
+            Fault::kafka("not_authorised", format!("WRITE and DESCRIBE on the transactional id are not granted: {text}"))
+        }
+        Code::InvalidTransactionTimeout => Fault::Misconfigured {
+            detail: format!("the brokers do not allow this kafka.transaction_timeout: {text}"),
+            remedy: "Lower it to at most transaction.max.timeout.ms of the brokers".to_owned(),
+        },
+        Code::UnsupportedFeature => Fault::Misconfigured {
+            detail: format!("the brokers have no transactions: {text}"),
+            remedy: "Use newer brokers, or kafka.delivery = \"at_least_once\"".to_owned(),
+        },
+        _ => {
+            let hint =
+                "a partition below its min.insync.replicas holds it up: kafka-topics.sh --describe --under-min-isr-partitions";
+            Fault::kafka("init", format!("init_transactions is not done after {} s: {text}; {hint}", after.as_secs()))
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Reading the journal topic to its true end, as `look`, `recover` and the history need it.
+//!
+//! The recipe: one reader of committed records; watermarks first (which also opens the connection); assign an explicit offset; poll to
+//! the end of the partition. The position there moves past markers and aborted records, so `position == high watermark` is exact,
+//! while "last record + 1" never is: a marker is always last. A position below the high watermark is somebody's open transaction.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use uuid::Uuid;
+
+use super::blocking::{Caller, drop_aside};
+use super::client::{self, Context};
+use super::{Settings, Shared, faults, native};
+use crate::fault::{Fault, Halt, HaltCode};
+use crate::journal::{Applied, Reading, View};
+
+/// Errors are retried for so long: right after a leader change or a restart the first answers are wrong or missing.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So long a journal topic must be missing before that is believed.
+const MISSING_AFTER: Duration = Duration::from_secs(3);
+/// One poll, and the pause between two tries.
+const STEP: Duration = Duration::from_millis(100);
+/// One question to the cluster.
+const ASK: Duration = Duration::from_secs(5);
+/// An open transaction of a dead owner ends at `transaction_timeout`; the coordinator looks every 10 s. Beyond that it is hanging.
+const MARGIN: Duration = Duration::from_secs(15);
+/// Bytes of records that a recovery keeps for its history. A longer journal is read again piece by piece.
+pub(super) const KEPT_BYTES: usize = 8 << 20;
+
+/// A record of the journal as it lies there.
+pub(super) struct Stored {
+    pub(super) offset: i64,
+    pub(super) bytes: Box<[u8]>,
+}
+
+/// A reader of one journal.
+pub(super) struct Reader {
+    consumer: Option<BaseConsumer<Context>>,
+    topic: String,
+}
+
+/// First offset that the topic still has, and its last stable offset.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) start: i64,
+    pub(super) stable: i64,
+}
+
+/// Where reading ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Everything below is read.
+    pub(super) position: i64,
+    /// True high watermark.
+    pub(super) high: i64,
+}
+
+/// How far to read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Until {
+    /// To the last stable offset: what readers can see.
+    Stable,
+    /// To the high watermark; an open transaction below it is waited for so long.
+    End(Duration),
+    /// On and on, until this moment.
+    Moment(Instant),
+}
+
+/// What the journal holds above `base`, as far as readers can see it.
+pub(super) fn look(settings: &Settings, topic: &str, outbox: Uuid, base: Applied, caller: &Caller<'_>) -> Result<View, Fault> {
+    let reader = Reader::open(settings, topic)?;
+    let bounds = reader.bounds_or_missing(base, caller)?;
+    let mut reading = Reading::start(outbox, base, bounds.start);
+    let from = reading.from(bounds.start);
+    let end = reader.read(from, bounds, Until::Stable, caller, |offset, bytes| {
+        reading.accept(offset, bytes)?;
+        Ok(ControlFlow::Continue(()))
+    });
+    finish(reading, &reader, end, outbox, base, caller)
+}
+
+/// The journal above `base` to its true end, and its first records for the history.
+pub(super) fn recover(shared: &Shared, outbox: Uuid, base: Applied, caller: &Caller<'_>) -> Result<(View, Vec<Stored>), Fault> {
+    let reader = Reader::open(&shared.settings, &shared.journal)?;
+    let bounds = reader.bounds_or_missing(base, caller)?;
+    let mut reading = Reading::start(outbox, base, bounds.start);
+    let from = reading.from(bounds.start);
+    let mut kept = Kept::default();
+    let until = Until::End(shared.settings.kafka.transaction_timeout + MARGIN);
+    let end = reader.read(from, bounds, until, caller, |offset, bytes| {
+        if reading.accept(offset, bytes)?.is_some() {
+            kept.push(offset, bytes);
+        }
+        Ok(ControlFlow::Continue(()))
+    });
+    let view = finish(reading, &reader, end, outbox, base, caller)?;
+    Ok((view, kept.records))
+}
+
+/// The next piece of the journal: the records above `last` up to `until`, as many as are kept at once.
+pub(super) fn piece(
+    shared: &Shared,
+    outbox: Uuid,
+    last: Applied,
+    until: Applied,
+    caller: &Caller<'_>,
+) -> Result<Vec<Stored>, Fault> {
+    let reader = Reader::open(&shared.settings, &shared.journal)?;
+    let bounds = reader.bounds_or_missing(last, caller)?;
+    let mut reading = Reading::start(outbox, last, bounds.start);
+    let from = reading.from(bounds.start);
+    let mut kept = Kept::default();
+    let end = reader.read(from, bounds, Until::Stable, caller, |offset, bytes| {
+        let above = reading.accept(offset, bytes)?.is_some();
+        let full = above && !kept.push(offset, bytes);
+        Ok(if full || offset >= until.offset { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    finish(reading, &reader, end, outbox, last, caller)?;
+    Ok(kept.records)
+}
+
+/// What an outbox without a journal sees.
+pub(super) fn nothing_above(base: Applied) -> View {
+    View { last: base, end: base.offset, stable: base.offset, newest: None, owners_above: Vec::new() }
+}
+
+/// Records up to [`KEPT_BYTES`], at least one.
+#[derive(Default)]
+struct Kept {
+    records: Vec<Stored>,
+    bytes: usize,
+    full: bool,
+}
+
+impl Kept {
+    /// Whether there is room for more.
+    fn push(&mut self, offset: i64, bytes: &[u8]) -> bool {
+        if !self.full {
+            self.bytes += bytes.len();
+            self.records.push(Stored { offset, bytes: bytes.into() });
+            self.full = self.bytes >= KEPT_BYTES;
+        }
+        !self.full
+    }
+}
+
+/// Ends a reading. An offset that the topic does not have is no error of its own: the bounds tell which halt it is.
+fn finish(
+    reading: Reading,
+    reader: &Reader,
+    end: Result<End, Stop>,
+    outbox: Uuid,
+    base: Applied,
+    caller: &Caller<'_>,
+) -> Result<View, Fault> {
+    match end {
+        Ok(End { position, high }) => Ok(reading.finish(high, position)?),
+        Err(Stop::Fault(fault)) => Err(fault),
+        Err(Stop::OutOfRange) => {
+            let bounds = reader.bounds(caller)?;
+            let view = Reading::start(outbox, base, bounds.start).finish(bounds.stable, bounds.stable)?;
+            let detail = format!("the journal ends at {}, below offset {}", view.end, base.offset);
+            Err(Halt::new(HaltCode::KafkaBehind, detail).into())
+        }
+    }
+}
+
+/// Why reading stopped before its end.
+pub(super) enum Stop {
+    /// The topic has no such offset: it was trimmed or cut.
+    OutOfRange,
+    /// Anything else.
+    Fault(Fault),
+}
+
+impl<F: Into<Fault>> From<F> for Stop {
+    fn from(fault: F) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+impl Reader {
+    pub(super) fn open(settings: &Settings, topic: &str) -> Result<Self, Fault> {
+        Ok(Self { consumer: Some(client::reader(settings)?), topic: topic.to_owned() })
+    }
+
+    fn consumer(&self) -> &BaseConsumer<Context> {
+        self.consumer.as_ref().expect("only dropping takes the consumer away")
+    }
+
+    /// Like [`Reader::bounds`]; a journal that does not exist is told from one that cannot be reached.
+    fn bounds_or_missing(&self, base: Applied, caller: &Caller<'_>) -> Result<Bounds, Fault> {
+        self.bounds(caller).map_err(|fault| match fault {
+            Fault::Unavailable { code: "journal_missing", .. } if base.n > 0 || base.offset > 0 => {
+                let evidence = format!(
+                    "the journal topic {} does not exist; batch {} was journalled at offset {}",
+                    self.topic, base.n, base.offset
+                );
+                Halt::new(HaltCode::KafkaBehind, evidence).into()
+            }
+            other => other,
+        })
+    }
+
+    /// Start and last stable offset of the journal. Also opens the connection that reading needs.
+    pub(super) fn bounds(&self, caller: &Caller<'_>) -> Result<Bounds, Fault> {
+        let started = Instant::now();
+        loop {
+            let error = match self.consumer().fetch_watermarks(&self.topic, 0, ASK) {
+                Ok((start, stable)) => return Ok(Bounds { start, stable }),
+                Err(error) => error,
+            };
+            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+            let short = faults::short(code);
+            if short == "not_authorised" {
+                return Err(faults::not_authorised(&self.topic));
+            }
+            let missing = matches!(short, "topic_missing" | "topic_shrunk");
+            if missing && started.elapsed() > MISSING_AFTER && self.is_missing()? {
+                let detail = format!("the journal topic {} does not exist; create it with: outboxd migrate", self.topic);
+                return Err(Fault::kafka("journal_missing", detail));
+            }
+            if started.elapsed() > PATIENCE || caller.is_gone() {
+                let trouble = self.consumer().client().context().take_trouble();
+                return Err(faults::unavailable(code, "the journal cannot be read", trouble));
+            }
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// Whether the cluster says that the topic does not exist.
+    fn is_missing(&self) -> Result<bool, Fault> {
+        let metadata = self.consumer().fetch_metadata(Some(&self.topic), ASK);
+        let metadata = metadata.map_err(|error| faults::asked(&error, "the journal topic cannot be looked up"))?;
+        let found = metadata.topics().iter().find(|found| found.name() == self.topic);
+        Ok(found
+            .is_none_or(|found| matches!(found.error().map(Code::from), Some(Code::UnknownTopicOrPartition | Code::UnknownTopic))))
+    }
+
+    /// Reads committed records from offset `from` on and shows each to `visit`, which may break off.
+    pub(super) fn read(
+        &self,
+        from: i64,
+        bounds: Bounds,
+        until: Until,
+        caller: &Caller<'_>,
+        mut visit: impl FnMut(i64, &[u8]) -> Result<ControlFlow<()>, Fault>,
+    ) -> Result<End, Stop> {
+        self.assign(from)?;
+        let mut trouble: Option<Instant> = None;
+        let mut blocked: Option<Instant> = None;
+        loop {
+            let polled = self.consumer().poll(STEP);
+            if caller.is_gone() {
+                return Err(Fault::kafka("kafka", "nobody waits for the journal any more").into());
+            }
+            match polled {
+                Some(Ok(message)) => {
+                    trouble = None;
+                    if visit(message.offset(), message.payload().unwrap_or_default())?.is_break() {
+                        return Ok(End { position: message.offset() + 1, high: bounds.stable });
+                    }
+                    continue;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+                Some(Err(error)) => self.tolerate(&error, trouble.get_or_insert_with(Instant::now).elapsed())?,
+            }
+            let Some(end) = self.end(from, bounds) else {
+                self.be_patient(trouble.get_or_insert_with(Instant::now).elapsed())?;
+                continue;
+            };
+            match until {
+                Until::Stable => return Ok(end),
+                Until::End(_) if end.position >= end.high => return Ok(end),
+                Until::End(patience) => self.block(end, blocked.get_or_insert_with(Instant::now).elapsed(), patience)?,
+                Until::Moment(moment) if Instant::now() >= moment => return Ok(end),
+                Until::Moment(_) => {}
+            }
+        }
+    }
+
+    fn assign(&self, from: i64) -> Result<(), Fault> {
+        let mut place = TopicPartitionList::new();
+        let assigned =
+            place.add_partition_offset(&self.topic, 0, Offset::Offset(from)).and_then(|()| self.consumer().assign(&place));
+        assigned.map_err(|error| faults::asked(&error, "the journal cannot be read"))
+    }
+
+    /// Where the reader is, once it stands at the end of what it may see and knows the high watermark. Not before it has passed the
+    /// last stable offset of the beginning: a leader that was just elected may know less for a moment.
+    fn end(&self, from: i64, bounds: Bounds) -> Option<End> {
+        let high = native::high_watermark(self.consumer().client(), &self.topic, 0)?;
+        let places = self.consumer().position().ok()?;
+        let position = match places.find_partition(&self.topic, 0)?.offset() {
+            Offset::Offset(position) => position,
+            // Nothing delivered and nothing passed over.
+            _ => from,
+        };
+        (position >= bounds.stable && high >= position).then_some(End { position, high })
+    }
+
+    /// Errors pass; what does not pass within [`PATIENCE`] is an outage, never a verdict.
+    fn tolerate(&self, error: &KafkaError, lasting: Duration) -> Result<(), Stop> {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        match code {
+            Code::AutoOffsetReset | Code::OffsetOutOfRange => Err(Stop::OutOfRange),
+            Code::TopicAuthorizationFailed => Err(faults::not_authorised(&self.topic).into()),
+            // We join no group: only its coordinator is asked for, by librdkafka itself.
+            Code::GroupAuthorizationFailed => Ok(()),
+            code if lasting > PATIENCE => Err(faults::unavailable(code, "the journal cannot be read", None).into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn be_patient(&self, lasting: Duration) -> Result<(), Fault> {
+        if lasting <= PATIENCE {
+            return Ok(());
+        }
+        let trouble = self.consumer().client().context().take_trouble();
+        let code = trouble.as_ref().map_or(Code::OperationTimedOut, |trouble| trouble.code);
+        Err(faults::unavailable(code, "the end of the journal is not reached", trouble))
+    }
+
+    fn block(&self, end: End, waited: Duration, patience: Duration) -> Result<(), Fault> {
+        if waited <= patience {
+            return Ok(());
+        }
+        let evidence = format!(
+            "a transaction on {} is open: its first record is at or above offset {}, the topic ends at {}; waited {} s",
+            self.topic,
+            end.position,
+            end.high,
+            waited.as_secs()
+        );
+        Err(Halt::new(HaltCode::JournalBlocked, evidence).into())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.consumer.take() {
+            drop_aside(consumer);
+        }
+    }
+}

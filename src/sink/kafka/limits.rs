@@ -1,0 +1,105 @@
+//! How large records and bundles of records may be: the topics say so.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::blocking::{drop_aside, wait};
+use super::client::{self, ProducerShape, lock};
+use super::{Settings, faults};
+use crate::fault::Fault;
+
+/// `batch.size` where nothing asks for less. 16 KB, the usual default, costs 2.4 times the CPU.
+const LARGEST_BUNDLE: u32 = 1_000_000;
+/// Kafka's own default of `max.message.bytes`.
+const USUAL: u32 = 1_048_588;
+/// How long the cluster may take to tell.
+const MOST: Duration = Duration::from_secs(10);
+
+/// `max.message.bytes` of every topic that was ever used, kept over claims: it changes rarely, and asking costs a connection.
+#[derive(Default)]
+pub(super) struct Limits(Mutex<BTreeMap<String, u32>>);
+
+impl Limits {
+    /// The shape of a producer that can serve all known topics. A batch that is too large for a topic would be refused as a whole,
+    /// and each of its events would look as if it could never be published.
+    pub(super) fn shape(&self, retry_backoff: Duration) -> ProducerShape {
+        let limits = lock(&self.0);
+        ProducerShape {
+            batch_bytes: limits.values().copied().fold(LARGEST_BUNDLE, u32::min).max(1),
+            message_bytes: limits.values().copied().fold(USUAL, u32::max).min(1_000_000_000),
+            retry_backoff,
+        }
+    }
+
+    /// Looks up the topics that are not known yet.
+    pub(super) fn learn<'a>(&self, settings: &Settings, topics: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
+        let unknown: Vec<&str> = {
+            let limits = lock(&self.0);
+            topics.filter(|topic| !limits.contains_key(*topic)).collect()
+        };
+        if !unknown.is_empty() {
+            let found = ask(settings, &unknown)?;
+            lock(&self.0)
+                .extend(unknown.iter().map(|&topic| (topic.to_owned(), found.get(topic).copied().unwrap_or(LARGEST_BUNDLE))));
+        }
+        Ok(())
+    }
+
+    /// A record was refused for its size: what is known may be out of date.
+    pub(super) fn forget(&self) {
+        lock(&self.0).clear();
+    }
+}
+
+fn ask(settings: &Settings, topics: &[&str]) -> Result<BTreeMap<String, u32>, Fault> {
+    let admin = client::admin(settings)?;
+    let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let answer = wait(admin.describe_configs(&resources, &AdminOptions::new().request_timeout(Some(MOST))));
+    drop_aside(admin);
+    match answer {
+        Ok(resources) => Ok(resources.into_iter().filter_map(limit).collect()),
+        Err(error) => match error.rdkafka_error_code() {
+            Some(code) if is_outage(code) => Err(faults::asked(&error, "max.message.bytes cannot be looked up")),
+            code => {
+                tracing::debug!(?code, assumed = LARGEST_BUNDLE, "max.message.bytes of the topics is not told to us");
+                Ok(BTreeMap::new())
+            }
+        },
+    }
+}
+
+fn is_outage(code: Code) -> bool {
+    matches!(faults::short(code), "unreachable" | "timeout" | "authentication")
+}
+
+fn limit(resource: Result<ConfigResource, Code>) -> Option<(String, u32)> {
+    let resource = resource
+        .inspect_err(|code| tracing::debug!(%code, assumed = LARGEST_BUNDLE, "max.message.bytes of a topic is not told to us"))
+        .ok()?;
+    let bytes = resource.get("max.message.bytes")?.value.as_ref()?.parse().ok()?;
+    match resource.specifier {
+        OwnedResourceSpecifier::Topic(topic) => Some((topic, bytes)),
+        OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_fits_the_smallest_and_the_largest_topic() {
+        let limits = Limits::default();
+        let second = Duration::from_secs(1);
+        let shape = |batch_bytes, message_bytes| ProducerShape { batch_bytes, message_bytes, retry_backoff: second };
+        assert_eq!(limits.shape(second), shape(1_000_000, 1_048_588));
+        lock(&limits.0).extend([("small".to_owned(), 1_000), ("large".to_owned(), 9_000_000)]);
+        assert_eq!(limits.shape(second), shape(1_000, 9_000_000));
+        limits.forget();
+        assert_eq!(limits.shape(second), shape(1_000_000, 1_048_588));
+    }
+}

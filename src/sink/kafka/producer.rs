@@ -1,0 +1,258 @@
+//! One producer: from `init_transactions` to the commit, in the only order that is right.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::Client;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::Producer as _;
+
+use super::blocking::{self, Caller};
+use super::client::{self, Context, EventProducer, ProducerShape};
+use super::deliveries::{Refused, UNKNOWN};
+use super::native::{self, Headers, Message, Topic};
+use super::{Settings, faults};
+use crate::event::Batch;
+use crate::fault::{Cause, Fault};
+
+/// One step of waiting for acknowledgements: `rd_kafka_flush` returns earlier when there are none left to wait for.
+const FLUSH_STEP: Duration = Duration::from_millis(20);
+/// One step of waiting for `init_transactions`, which goes on in librdkafka meanwhile: so soon it is noticed that nobody waits.
+const INIT_STEP: Duration = Duration::from_secs(2);
+/// How long `init_transactions` is waited for. It ends when every partition of a dead owner's transaction has taken its marker, so
+/// one topic below its min.insync.replicas holds it up for as long as that lasts.
+const INIT_MOST: Duration = Duration::from_secs(300);
+/// Without any connection it is given up much earlier.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
+/// How long a commit may take. After that its outcome is unknown.
+const COMMIT_MOST: Duration = Duration::from_secs(30);
+/// How long a question about a topic may take.
+const METADATA_MOST: Duration = Duration::from_secs(10);
+
+/// A producer with the topics it knows.
+pub(super) struct Producer {
+    /// Before the client, so that its handles go first.
+    topics: HashMap<String, Topic>,
+    client: EventProducer,
+    shape: ProducerShape,
+}
+
+/// Why waiting for acknowledgements ended early.
+pub(super) enum Stopped {
+    /// A record was not stored.
+    Refused(Refused),
+    /// The deadline passed.
+    Late,
+    /// Nobody waits for the batch any more.
+    Abandoned,
+}
+
+impl Producer {
+    /// A producer that has not spoken to anybody yet.
+    pub(super) fn open(settings: &Settings, shape: ProducerShape) -> Result<Self, Fault> {
+        Ok(Self { topics: HashMap::new(), client: client::producer(settings, shape)?, shape })
+    }
+
+    pub(super) fn shape(&self) -> ProducerShape {
+        self.shape
+    }
+
+    fn native(&self) -> &Client<Context> {
+        self.client.client()
+    }
+
+    fn context(&self) -> &Context {
+        self.native().context()
+    }
+
+    /// Shuts every older owner out and waits until all its transactions are over: 0.05 or 0.5 s when there are none, 0.6 or 1.0 s
+    /// when there is one.
+    pub(super) fn init(&self, caller: &Caller<'_>) -> Result<(), Fault> {
+        let started = Instant::now();
+        let mut trouble = None;
+        loop {
+            let Err(error) = self.client.init_transactions(INIT_STEP) else { return Ok(()) };
+            let KafkaError::Transaction(error) = error else { return Err(faults::asked(&error, "init_transactions")) };
+            trouble = self.context().take_trouble().or(trouble);
+            let reported = trouble.as_ref().map(|trouble| trouble.code);
+            let unreachable =
+                reported.is_some_and(|code| faults::short(code) == "unreachable") && started.elapsed() > UNREACHABLE_AFTER;
+            if let Some(code) = reported.filter(|&code| unreachable || faults::short(code) == "authentication") {
+                return Err(faults::unavailable(code, "the brokers cannot be reached", trouble));
+            }
+            if !error.is_retriable() || started.elapsed() > INIT_MOST || caller.is_gone() {
+                return Err(faults::init(&error, started.elapsed(), trouble));
+            }
+        }
+    }
+
+    /// How many partitions a topic has now.
+    pub(super) fn count_partitions(&mut self, topic: &str) -> Result<i32, Fault> {
+        // The handle first: then the answer tells this producer too, and the first send need not wait for another one.
+        self.topic(topic)?;
+        let metadata = self.native().fetch_metadata(Some(topic), METADATA_MOST);
+        let metadata = metadata.map_err(|error| faults::asked(&error, &format!("topic {topic} cannot be looked up")))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        match found.map(|found| (found.error().map(Code::from), found.partitions().len())) {
+            Some((None, partitions)) if partitions > 0 => Ok(i32::try_from(partitions).unwrap_or(i32::MAX)),
+            Some((Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _)) => Err(faults::topic_missing(topic)),
+            Some((Some(Code::TopicAuthorizationFailed), _)) => Err(faults::not_authorised(topic)),
+            Some((Some(code), _)) => Err(faults::unavailable(code, &format!("topic {topic}"), None)),
+            Some((None, _)) | None => Err(Fault::kafka("no_leader", format!("topic {topic} has no partitions yet"))),
+        }
+    }
+
+    fn topic(&mut self, name: &str) -> Result<(), Fault> {
+        if !self.topics.contains_key(name) {
+            let refused = || Fault::kafka("kafka", format!("librdkafka takes no topic {name}"));
+            let topic = Topic::new(self.client.client(), name).ok_or_else(refused)?;
+            self.topics.insert(name.to_owned(), topic);
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction. That it succeeds proves nothing: a fenced producer learns it from the first answer.
+    pub(super) fn begin(&self) -> Result<(), Fault> {
+        self.client.begin_transaction().map_err(|error| {
+            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+            faults::transaction(code, "a transaction cannot begin", self.context().take_trouble())
+        })
+    }
+
+    /// Queues all events of a batch, in order. A single refusal ends it: a commit would say OK without that event.
+    pub(super) fn send(
+        &mut self,
+        batch: &Batch,
+        names: &[String],
+        partitions: &[i32],
+        headers: Vec<Headers>,
+        until: Instant,
+    ) -> Result<(), Fault> {
+        self.context().deliveries.expect(batch.len() + 1);
+        names.iter().try_for_each(|name| self.topic(name))?;
+        let topics: Vec<&Topic> = names.iter().map(|name| &self.topics[name]).collect();
+        for (position, ((event, &partition), headers)) in batch.events().zip(partitions).zip(headers).enumerate() {
+            let index = batch.topic_index(position);
+            let (topic, headers) = (topics[index], Some(headers));
+            let message = Message { topic, partition, key: event.key, payload: event.payload, headers, position };
+            self.queue(message, until).map_err(|code| match code {
+                code if faults::is_refusal(code) => {
+                    faults::poison(&event, faults::poison_code(code), format!("{code}; topic {}", names[index]))
+                }
+                code => self.broken(code, &names[index]),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Queues the journal record. Only after all events of its batch are acknowledged.
+    pub(super) fn send_journal(&mut self, topic: &str, record: &[u8], position: usize, until: Instant) -> Result<(), Fault> {
+        self.topic(topic)?;
+        let message =
+            Message { topic: &self.topics[topic], partition: 0, key: None, payload: Some(record), headers: None, position };
+        self.queue(message, until).map_err(|code| match code {
+            code if faults::is_refusal(code) => faults::journal_refused(topic, record.len(), code),
+            code => self.broken(code, topic),
+        })
+    }
+
+    /// Queues a record; when the queue is full, after some of it was sent.
+    fn queue(&self, mut message: Message<'_>, until: Instant) -> Result<(), Code> {
+        loop {
+            match native::produce(self.native(), message) {
+                Err((Code::QueueFull, back)) if Instant::now() < until => {
+                    native::flush(self.native(), FLUSH_STEP);
+                    message = back;
+                }
+                other => return other.map_err(|(code, _)| code),
+            }
+        }
+    }
+
+    /// Waits until every queued record is acknowledged.
+    pub(super) fn settle(&self, until: Instant, caller: &Caller<'_>) -> Result<(), Stopped> {
+        loop {
+            let done = native::flush(self.native(), FLUSH_STEP);
+            if let Some(refused) = self.context().deliveries.refused() {
+                return Err(Stopped::Refused(refused));
+            }
+            if done {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(Stopped::Late);
+            }
+            if caller.is_gone() {
+                return Err(Stopped::Abandoned);
+            }
+        }
+    }
+
+    /// Offset of one acknowledged record.
+    pub(super) fn offset(&self, position: usize) -> i64 {
+        self.context().deliveries.offset(position)
+    }
+
+    /// Offsets of the first `count` records.
+    pub(super) fn offsets(&self, count: usize) -> Vec<i64> {
+        self.context().deliveries.offsets(count, <[i64]>::to_vec)
+    }
+
+    /// Commits, and says how long it took. Any error leaves the outcome unknown: it is not interpreted further.
+    pub(super) fn commit(&self) -> Result<Duration, Fault> {
+        let asked = Instant::now();
+        match native::commit(self.native(), COMMIT_MOST) {
+            Ok(()) => Ok(asked.elapsed()),
+            Err(failure) if faults::is_fenced(failure.code) => Err(Fault::Fenced { detail: failure.text }),
+            Err(failure) => Err(Fault::in_doubt(Cause::Commit, format!("{}: {}", failure.code, failure.text))),
+        }
+    }
+
+    /// What it means that a record was not stored. Nothing of its batch is committed.
+    pub(super) fn refusal(&self, refused: Refused, batch: &Batch, names: &[String], journal: &str) -> Fault {
+        let topic = if refused.position < batch.len() { &names[batch.topic_index(refused.position)] } else { journal };
+        if !faults::is_refusal(refused.code) {
+            return self.broken(refused.code, topic);
+        }
+        match batch.len() {
+            len if refused.position >= len => faults::journal_refused(topic, 0, refused.code),
+            1 => faults::poison(&batch.event(0), faults::poison_code(refused.code), format!("{}; topic {topic}", refused.code)),
+            // A batch is refused as a whole, so which of its events is at fault is not known.
+            len => {
+                let detail = format!("one of {len} events was refused: {}; topics: {}", refused.code, names.join(", "));
+                Fault::kafka("refused_batch", detail)
+            }
+        }
+    }
+
+    /// What it means that records are still not acknowledged, with the first of them.
+    pub(super) fn unacknowledged(&self, batch: &Batch, names: &[String], journal: &str) -> String {
+        let (missing, first) = self.context().deliveries.offsets(batch.len(), |offsets| {
+            (offsets.iter().filter(|&&offset| offset == UNKNOWN).count(), offsets.iter().position(|&offset| offset == UNKNOWN))
+        });
+        let topic = first.map_or(journal, |first| &names[batch.topic_index(first)]);
+        let trouble = self.context().take_trouble().map_or_else(String::new, |trouble| format!("; {}", trouble.reason));
+        format!("{missing} of {} events are not acknowledged, the first one for topic {topic}{trouble}", batch.len())
+    }
+
+    /// What it means that a record could not be sent. A fatal error of the producer tells more than the record's own.
+    fn broken(&self, code: Code, topic: &str) -> Fault {
+        let trouble = self.context().take_trouble();
+        if let Some((fatal, reason)) = self.native().fatal_error() {
+            return faults::transaction(fatal, &reason, None);
+        }
+        match code {
+            Code::UnknownTopic | Code::UnknownTopicOrPartition => faults::topic_missing(topic),
+            Code::TopicAuthorizationFailed => faults::not_authorised(topic),
+            Code::PurgeQueue | Code::PurgeInflight | Code::State | Code::Fatal => {
+                faults::transaction(code, &format!("topic {topic}"), trouble)
+            }
+            code => faults::unavailable(code, &format!("topic {topic}"), trouble),
+        }
+    }
+
+    /// Ends the producer without waiting for it.
+    pub(super) fn retire(self) {
+        blocking::drop_aside(self);
+    }
+}

@@ -1,0 +1,164 @@
+//! The async side of the worker thread: [`Fenced`] and [`Publisher`] for Kafka.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+
+use tokio::sync::oneshot;
+
+use super::blocking::{self, Caller};
+use super::client::lock;
+use super::history::KafkaHistory;
+
+use super::worker::{Command, Done, Order, Place, Worker, refuse_names};
+use super::{Shared, journal};
+use crate::config::Delivery;
+use crate::event::Batch;
+use crate::fault::{Cause, Fault};
+use crate::journal::{Applied, View, Writer};
+use crate::sink::{Fence, Fenced, Published, Publisher};
+use crate::source::Pins;
+
+/// A Kafka cluster whose older publishers are shut out.
+#[derive(Debug)]
+pub struct KafkaFenced {
+    shared: Arc<Shared>,
+    orders: Sender<Command>,
+    fence: Fence,
+}
+
+/// Starts the worker thread and waits until its producer has shut out every older owner.
+pub(super) async fn fence(shared: Arc<Shared>) -> Result<KafkaFenced, Fault> {
+    let (orders, inbox) = mpsc::channel();
+    let (reply, fenced) = oneshot::channel();
+    let theirs = Arc::clone(&shared);
+    blocking::spawn("kafka-publisher", move || {
+        match Worker::fence(theirs, &Caller(&|| reply.is_closed())) {
+            // When nobody waits any more, the channel of orders is closed and the run ends at once.
+            Ok(worker) => {
+                drop(reply.send(Ok(())));
+                worker.run(&inbox);
+            }
+            Err(fault) => drop(reply.send(Err(fault))),
+        }
+    })?;
+    fenced.await.unwrap_or_else(|_| Err(ended()))?;
+    Ok(KafkaFenced { shared, orders, fence: Fence::raised() })
+}
+
+impl Fenced for KafkaFenced {
+    type Publisher = KafkaPublisher;
+    type History = KafkaHistory;
+
+    fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    async fn recover(self, writer: Writer, base: Applied) -> Result<(KafkaPublisher, View, KafkaHistory), Fault> {
+        let Self { shared, orders, .. } = self;
+        let (outbox, has_journal) = (writer.outbox, shared.settings.kafka.delivery == Delivery::ExactlyOnce);
+        let (view, history) = if has_journal {
+            let theirs = Arc::clone(&shared);
+            let read = blocking::run("kafka-journal", move |caller| journal::recover(&theirs, outbox, base, caller)).await?;
+            let (view, buffer) = read;
+            let history = KafkaHistory::new(Arc::clone(&shared), outbox, base, view.last, buffer);
+            (view, history)
+        } else {
+            (journal::nothing_above(base), KafkaHistory::empty(Arc::clone(&shared), outbox, base))
+        };
+        let place = has_journal.then_some(Place { writer, last: view.last, end: view.end });
+        Ok((KafkaPublisher { shared, orders: Some(orders), place, counted: HashMap::new() }, view, history))
+    }
+}
+
+/// Publishes batches through the worker thread. After a fault, and after a future of it was dropped half-way, it refuses further
+/// work: only a new claim tells what was published.
+#[derive(Debug)]
+pub struct KafkaPublisher {
+    shared: Arc<Shared>,
+    /// Dropping it ends the thread.
+    orders: Option<Sender<Command>>,
+    place: Option<Place>,
+    /// Partition counts by the topic's name in the table, as far as this publisher has looked.
+    counted: HashMap<String, i32>,
+}
+
+impl Publisher for KafkaPublisher {
+    async fn count_partitions(&mut self, batch: &Batch, pins: &Pins) -> Result<Pins, Fault> {
+        let unknown: Vec<&str> =
+            batch.topics().iter().map(|topic| &**topic).filter(|topic| !self.counted.contains_key(*topic)).collect();
+        if !unknown.is_empty() {
+            let topics = self.kafka_names(batch);
+            refuse_names(batch, &topics)?;
+            let topics = unknown.iter().map(|topic| self.shared.settings.kafka.topic.apply(topic)).collect();
+            let found = self.ask(|reply| Command::Count { topics, reply }).await?;
+            for (topic, count) in unknown.into_iter().zip(found) {
+                self.compare(topic, count, pins.get(topic).copied())?;
+                self.counted.insert(topic.to_owned(), count);
+            }
+        }
+        let unpinned = batch.topics().iter().filter(|topic| !pins.contains_key(&***topic));
+        Ok(unpinned.map(|topic| (topic.to_string(), self.counted[&**topic])).collect())
+    }
+
+    async fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> Result<Published, Fault> {
+        let topics = self.kafka_names(&batch);
+        refuse_names(&batch, &topics)?;
+        let order = Order { pins: pinned(&batch, pins)?, topics, place: self.place.clone(), batch: Arc::clone(&batch) };
+        let Done { journalled, commit } = self.ask(|reply| Command::Publish { order, reply }).await?;
+        if let (Some(place), Some(journalled)) = (&mut self.place, journalled) {
+            // The record, then the marker that ends its transaction.
+            (place.last, place.end) = (journalled, journalled.offset + 2);
+        }
+        Ok(Published::committed(batch, journalled, commit))
+    }
+}
+
+impl KafkaPublisher {
+    fn kafka_names(&self, batch: &Batch) -> Vec<String> {
+        batch.topics().iter().map(|topic| self.shared.settings.kafka.topic.apply(topic)).collect()
+    }
+
+    /// Hands a command over and awaits its answer. The way to the thread comes back only with a good answer: a fault, and a future
+    /// that is dropped before the answer is there, end the thread.
+    async fn ask<T>(&mut self, command: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Command) -> Result<T, Fault> {
+        let orders = self.orders.take().ok_or_else(ended)?;
+        let (reply, answer) = oneshot::channel();
+        orders.send(command(reply)).map_err(|_| ended())?;
+        let done = answer.await.unwrap_or_else(|_| Err(ended()))?;
+        self.orders = Some(orders);
+        Ok(done)
+    }
+
+    /// A topic with fewer partitions than it was pinned with is another topic; one with more goes on with the pinned ones.
+    fn compare(&self, topic: &str, found: i32, pinned: Option<i32>) -> Result<(), Fault> {
+        let Some(pinned) = pinned.filter(|&pinned| pinned != found) else { return Ok(()) };
+        if found < pinned {
+            let detail =
+                format!("topic {topic} has {found} partitions, it was published to with {pinned}: it is not the same topic");
+            return Err(Fault::kafka("topic_shrunk", detail));
+        }
+        if lock(&self.shared.warned).insert(topic.to_owned()) {
+            tracing::warn!(
+                topic,
+                partitions = found,
+                used = pinned,
+                "topic has grown: its new partitions stay unused, the order of its keys is kept"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn pinned(batch: &Batch, pins: &Pins) -> Result<Vec<i32>, Fault> {
+    let count = |topic: &str| pins.get(topic).copied().filter(|&count| count > 0);
+    let missing = |topic: &str| Fault::in_doubt(Cause::Publish, format!("topic {topic} has no pinned partition count"));
+    batch.topics().iter().map(|topic| count(topic).ok_or_else(|| missing(topic))).collect()
+}
+
+fn ended() -> Fault {
+    Fault::in_doubt(Cause::Publish, "this publisher has ended")
+}
+
+/// Topics that were warned about once.
+pub(super) type Warned = HashSet<String>;
