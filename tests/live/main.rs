@@ -3,4 +3,9 @@
 #[allow(dead_code, unused_imports, reason = "the support module offers more than each stage of the tests uses")]
 mod support;
 
+#[path = "../conformance/sink.rs"]
+mod sink_conformance;
 mod smoke;
+
+mod kafka_sink;
+mod kafka_world;
