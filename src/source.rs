@@ -15,6 +15,8 @@ use crate::fault::{Fault, Halt};
 use crate::journal::{Applied, DatabaseIdentity, History, Owner};
 use crate::sink::{Fence, Published};
 
+pub mod postgres;
+
 /// Pinned partition counts, by the topic's name in the table.
 pub type Pins = BTreeMap<String, i32>;
 
