@@ -16,6 +16,7 @@ use crate::journal::{Applied, DatabaseIdentity, History, Owner};
 use crate::sink::{Fence, Published};
 
 pub mod memory;
+pub mod postgres;
 
 /// Pinned partition counts, by the topic's name in the table.
 pub type Pins = BTreeMap<String, i32>;

@@ -1,0 +1,108 @@
+//! The outbox in PostgreSQL 15 to 18.
+//!
+//! Reading order: `settings` (what is configured), `connection` (one transaction at a time, fit for a pooler), `names` (quoting),
+//! `failure` (errors to faults), `table` (what the catalog says of the outbox); then the verbs: `standing` (look, claim, halt),
+//! `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and `migration`, `roles`, `desk`.
+//! Each file holds its SQL as constants at its top, with placeholders such as `{outbox}` that `names` fills in.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::fault::{Fault, Halt};
+use crate::journal::Owner;
+use crate::sink::Fence;
+use crate::source::{ClaimNumber, Source, Standing};
+
+mod connection;
+mod desk;
+mod failure;
+mod fetch;
+mod lease;
+mod mark;
+mod migration;
+mod names;
+mod prune;
+mod roles;
+mod rows;
+mod schema;
+mod settings;
+mod settle;
+mod standing;
+mod table;
+
+pub use desk::{Figures, Insert, Inserted, OpenWriter};
+pub use fetch::PostgresReader;
+pub use mark::PostgresMarker;
+pub use migration::{Migration, Step};
+pub use roles::Roles;
+pub use settings::{Delivery, MarkMode, Settings, Tls};
+pub use settle::PostgresTenure;
+
+use connection::{Kept, Link, Server};
+use names::Names;
+use table::Table;
+
+/// An outbox table in PostgreSQL.
+pub struct Postgres {
+    settings: Arc<Settings>,
+    server: Server,
+    names: OnceCell<Arc<Names>>,
+    leases: Kept,
+    pruning: prune::Walk,
+}
+
+impl Postgres {
+    /// Nothing is connected before it is needed.
+    pub fn new(settings: Settings) -> Self {
+        let server = Server::new(&settings);
+        let (leases, pruning) = (Kept::new(server.clone()), prune::Walk::new(server.clone()));
+        Self { settings: Arc::new(settings), server, names: OnceCell::new(), leases, pruning }
+    }
+
+    /// What must hold before a relay starts: the schema is ours or the one before, the table fits, no right is missing.
+    pub async fn prepare(&self) -> Result<(), Fault> {
+        let names = self.names().await?;
+        let mut link = self.server.link().await?;
+        schema::check(&mut link, &names, &self.settings).await?;
+        let mut work = link.begin().await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        work.commit().await?;
+        roles::check(&mut link, &names, &table).await
+    }
+
+    /// The outbox's names, with the schema that the search path led to the first time.
+    async fn names(&self) -> Result<Arc<Names>, Fault> {
+        let resolve = async {
+            let mut link = self.server.link().await?;
+            table::resolve(&mut link, &self.settings).await.map(Arc::new)
+        };
+        self.names.get_or_try_init(|| resolve).await.cloned()
+    }
+
+    async fn link(&self) -> Result<(Link, Arc<Names>), Fault> {
+        let names = self.names().await?;
+        Ok((self.server.link().await?, names))
+    }
+}
+
+impl Source for Postgres {
+    type Tenure = PostgresTenure;
+
+    async fn look(&self) -> Result<Standing, Fault> {
+        let (mut link, names) = self.link().await?;
+        standing::look(&mut link, &names, &self.settings).await
+    }
+
+    async fn claim(&self, owner: &Owner, claim: ClaimNumber, _fence: &Fence) -> Result<PostgresTenure, Fault> {
+        let (mut link, names) = self.link().await?;
+        let claimed = standing::claim(&mut link, &names, &self.settings, owner, claim).await?;
+        let reader = self.server.link().await?;
+        Ok(PostgresTenure::new(claimed, reader, link, names, self.settings.clone()))
+    }
+
+    async fn halt(&self, halt: &Halt, seen: &Standing) -> Result<bool, Fault> {
+        let (mut link, names) = self.link().await?;
+        standing::halt(&mut link, &names, &self.settings, halt, seen).await
+    }
+}

@@ -1,0 +1,188 @@
+//! What commands ask: insert one event, figures for `status`, who keeps the outbox open.
+
+use std::time::Duration;
+
+use sqlx::types::Uuid;
+
+use super::Postgres;
+use super::connection::{Work, statement};
+use super::names::Names;
+use super::table::{self, Kind, get};
+use crate::fault::Fault;
+
+/// `created_at` comes from the database's clock, so that the answer can tell it without a right to read the table.
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, has_column_privilege($1, 'seq', 'SELECT')";
+/// With the rights of a writer: INSERT alone. RETURNING needs SELECT, so `seq` is told only to those who have it.
+const INSERT: &str = "INSERT INTO {outbox} (id, topic, key, type, payload, headers, created_at) \
+    VALUES ($1, $2, $3{key_cast}, $4, $5{payload_cast}, $6::{headers_type}, to_timestamp(0) + $7 * interval '1 microsecond')";
+const RETURNING: &str = " RETURNING seq::int8";
+
+/// At most 10,001 entries of the partial index are counted.
+const PENDING: &str = "SELECT count(*) FROM (SELECT FROM {outbox} WHERE sent_at IS NULL ORDER BY seq LIMIT 10001) bounded";
+/// The lowest pending event is the oldest one, near enough: a late commit has a lower number.
+const OLDEST: &str = "SELECT greatest(0, extract(epoch FROM clock_timestamp() - created_at) * 1000000)::int8 FROM {outbox} \
+    WHERE sent_at IS NULL ORDER BY seq LIMIT 1";
+const STATE: &str = "SELECT s.delivery, s.lease_instance, s.lease_epoch, \
+    (extract(epoch FROM s.lease_until - clock_timestamp()) * 1000000)::int8, s.halted_code, s.halted_evidence, \
+    (extract(epoch FROM clock_timestamp() - s.halted_at) * 1000000)::int8, \
+    (SELECT n FROM {applied} WHERE name = s.name ORDER BY n DESC LIMIT 1), s.outbox FROM {state} s WHERE s.name = $1";
+
+/// Transactions that hold a write lock on the outbox for longer than a second: what a gap waits for. The age of somebody else's
+/// session is hidden without pg_read_all_stats; then it is told without one. A prepared transaction is found by its own number.
+const OPEN_WRITERS: &str = "SELECT l.pid, p.gid, \
+    (extract(epoch FROM clock_timestamp() - coalesce(p.prepared, a.xact_start)) * 1000000)::int8 AS age \
+    FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+    LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid' \
+        AND x.virtualtransaction = l.virtualtransaction \
+    LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid \
+    WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = $1 \
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+        AND coalesce(clock_timestamp() - coalesce(p.prepared, a.xact_start) > interval '1 second', true) \
+    ORDER BY age DESC NULLS LAST LIMIT 20";
+
+/// An event to insert.
+#[derive(Clone, Debug)]
+pub struct Insert {
+    /// Its identity.
+    pub id: Uuid,
+    /// Its topic.
+    pub topic: String,
+    /// Its key.
+    pub key: Option<String>,
+    /// Which event.
+    pub kind: String,
+    /// Its value; nothing is a tombstone.
+    pub payload: Option<String>,
+    /// A JSON object.
+    pub headers: Option<String>,
+}
+
+/// An event that is in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inserted {
+    /// Its number; nothing when the role may not read the table.
+    pub seq: Option<i64>,
+    /// Its identity.
+    pub id: Uuid,
+    /// When, by the database's clock, microseconds since 1970.
+    pub created_at_us: i64,
+}
+
+/// Where the outbox stands, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Identity of the outbox.
+    pub outbox: Uuid,
+    /// Mode in the state row.
+    pub delivery: String,
+    /// Events that wait, at most 10,001.
+    pub pending: u64,
+    /// How long the first of them has waited.
+    pub oldest: Option<Duration>,
+    /// Newest batch whose rows are marked.
+    pub applied: u64,
+    /// Instance that holds the lease, when one does.
+    pub owner: Option<String>,
+    /// Number of the newest grant.
+    pub epoch: u64,
+    /// How long the lease still runs.
+    pub lease_left: Option<Duration>,
+    /// The halt that is written in the state row: code, evidence, age.
+    pub halted: Option<(String, String, Duration)>,
+}
+
+/// A transaction that has written to the outbox and not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenWriter {
+    /// Process of the server; nothing for a prepared transaction.
+    pub pid: Option<i32>,
+    /// Name of a prepared transaction.
+    pub gid: Option<String>,
+    /// How long it has been open; nothing where the role may not see that.
+    pub age: Option<Duration>,
+}
+
+impl Postgres {
+    /// Inserts one event.
+    pub async fn insert(&self, event: &Insert) -> Result<Inserted, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let now = statement(&names.sql(NOW)).bind(names.in_schema(&names.table));
+        let row = work.row(now).await?.ok_or_else(|| super::failure::unreadable("clock"))?;
+        let (created_at_us, may_read): (i64, bool) = (get(&row, 0, "clock")?, get(&row, 1, "privilege")?);
+        let sql = insert_statement(&names, [table.key, table.payload, table.headers], may_read);
+        let insert = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .persistent(false)
+            .bind(event.id)
+            .bind(&event.topic)
+            .bind(&event.key)
+            .bind(&event.kind)
+            .bind(&event.payload)
+            .bind(&event.headers)
+            .bind(created_at_us);
+        let row = work.row(insert).await?;
+        work.commit().await?;
+        let seq = row.map(|row| get(&row, 0, "seq")).transpose()?;
+        Ok(Inserted { seq, id: event.id, created_at_us })
+    }
+
+    /// What `status` shows.
+    pub async fn figures(&self) -> Result<Figures, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin_indexed().await?;
+        let figures = figures(&mut work, &names, &self.settings.name).await?;
+        work.commit().await?;
+        Ok(figures)
+    }
+
+    /// Transactions that keep numbers of the outbox open for more than a second, the oldest first, at most twenty.
+    pub async fn open_writers(&self) -> Result<Vec<OpenWriter>, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let rows = work.rows(statement(&names.sql(OPEN_WRITERS)).bind(table.oid)).await?;
+        work.commit().await?;
+        let read = |row| Ok(OpenWriter { pid: get(row, 0, "pid")?, gid: get(row, 1, "gid")?, age: duration(get(row, 2, "age")?) });
+        rows.iter().map(read).collect()
+    }
+}
+
+fn insert_statement(names: &Names, [key, payload, headers]: [Kind; 3], may_read: bool) -> String {
+    let cast = |kind: Kind| match kind {
+        Kind::Text => "",
+        Kind::Bytes => "::text::bytea",
+        Kind::Json => "::json",
+        Kind::Jsonb => "::jsonb",
+    };
+    let template = if may_read { format!("{INSERT}{RETURNING}") } else { INSERT.to_owned() };
+    let values = [("key_cast", cast(key)), ("payload_cast", cast(payload)), ("headers_type", headers.sql())];
+    names.sql_with(&template, &values).text().to_owned()
+}
+
+fn duration(us: Option<i64>) -> Option<Duration> {
+    us.map(|us| Duration::from_micros(us.max(0).cast_unsigned()))
+}
+
+async fn figures(work: &mut Work<'_>, names: &Names, name: &str) -> Result<Figures, Fault> {
+    let pending = work.row(statement(&names.sql(PENDING))).await?.map_or(Ok(0), |row| get::<i64>(&row, 0, "count"))?;
+    let oldest = work.row(statement(&names.sql(OLDEST))).await?.map(|row| get(&row, 0, "age")).transpose()?;
+    let row = work.row(statement(&names.sql(STATE)).bind(name)).await?.ok_or_else(|| super::standing::unknown_outbox(name))?;
+    let left: Option<i64> = get(&row, 3, "lease_left")?;
+    let held = left.is_some_and(|left| left > 0);
+    let halted = match get::<Option<String>>(&row, 4, "halted_code")? {
+        Some(code) => Some((code, get(&row, 5, "evidence")?, duration(get(&row, 6, "halted_at")?).unwrap_or_default())),
+        None => None,
+    };
+    Ok(Figures {
+        outbox: get(&row, 8, "outbox")?,
+        delivery: get(&row, 0, "delivery")?,
+        pending: pending.cast_unsigned(),
+        oldest: duration(oldest),
+        applied: get::<Option<i64>>(&row, 7, "n")?.unwrap_or(0).cast_unsigned(),
+        owner: if held { get(&row, 1, "instance")? } else { None },
+        epoch: get::<i64>(&row, 2, "epoch")?.cast_unsigned(),
+        lease_left: if held { duration(left) } else { None },
+        halted,
+    })
+}

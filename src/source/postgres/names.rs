@@ -1,0 +1,140 @@
+//! Names in SQL: quoted, always with their schema, filled into the placeholders of a statement.
+
+use std::sync::Arc;
+
+use sqlx::AssertSqlSafe;
+
+/// The longest identifier PostgreSQL keeps; it cuts longer ones.
+const LONGEST: usize = 63;
+
+/// An identifier as it stands in a statement.
+pub(super) fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// A text as it stands in a statement that cannot have values bound to it.
+pub(super) fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if text.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+}
+
+/// A statement with its names filled in.
+#[derive(Clone, Debug)]
+pub(super) struct Sql(Arc<str>);
+
+impl Sql {
+    /// For sqlx: names are quoted, and nothing else is ever put into a statement.
+    pub(super) fn safe(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.0.clone())
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Schema and table of one outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    /// Schema of the table and of the relay's own tables, as the catalog has it.
+    pub(super) schema: String,
+    /// The table, as the catalog has it.
+    pub(super) table: String,
+}
+
+impl Names {
+    /// Fills the placeholders of `template`, each once: what a name holds is never looked at again.
+    pub(super) fn sql(&self, template: &str) -> Sql {
+        self.sql_with(template, &[])
+    }
+
+    /// [`Names::sql`] with further placeholders, whose values are SQL already.
+    pub(super) fn sql_with(&self, template: &str, more: &[(&str, &str)]) -> Sql {
+        let mut text = String::with_capacity(template.len() + 256);
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            text.push_str(before);
+            let name = after.split_once('}').and_then(|(name, tail)| Some((self.value(name, more)?, tail)));
+            rest = match name {
+                Some((value, tail)) => {
+                    text.push_str(&value);
+                    tail
+                }
+                None => {
+                    text.push('{');
+                    after
+                }
+            };
+        }
+        text.push_str(rest);
+        Sql(text.into())
+    }
+
+    fn value(&self, placeholder: &str, more: &[(&str, &str)]) -> Option<String> {
+        let own = match placeholder {
+            "schema" => quoted(&self.schema),
+            "outbox" => self.in_schema(&self.table),
+            "pending" => self.in_schema(&self.with_suffix("_pending")),
+            "unsent_index" => quoted(&self.with_suffix("_unsent")),
+            "state" => self.in_schema("outboxd_state"),
+            "applied" => self.in_schema("outboxd_applied"),
+            "token" => self.in_schema("outboxd_token"),
+            "audit" => self.in_schema("outboxd_audit"),
+            "migrations" => self.in_schema("outboxd_migrations"),
+            _ => return more.iter().find(|(name, _)| *name == placeholder).map(|(_, value)| (*value).to_owned()),
+        };
+        Some(own)
+    }
+
+    /// Schema and name for a statement.
+    pub(super) fn in_schema(&self, name: &str) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(name))
+    }
+
+    /// Schema and table for a message.
+    pub(super) fn shown(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+
+    fn with_suffix(&self, suffix: &str) -> String {
+        let mut end = self.table.len().min(LONGEST - suffix.len());
+        while !self.table.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{}{suffix}", &self.table[..end])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(schema: &str, table: &str) -> Names {
+        Names { schema: schema.into(), table: table.into() }
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes() {
+        let sql = names("a\"b", "x\"; DROP TABLE y; --").sql("SELECT FROM {outbox}");
+        assert_eq!(sql.text(), "SELECT FROM \"a\"\"b\".\"x\"\"; DROP TABLE y; --\"");
+    }
+
+    #[test]
+    fn a_literal_cannot_leave_its_quotes() {
+        assert_eq!(literal("a'; DROP"), "'a''; DROP'");
+        assert_eq!(literal(r"\'x"), r"E'\\''x'");
+    }
+
+    #[test]
+    fn what_a_name_holds_is_no_placeholder() {
+        let sql = names("{state}", "{outbox}").sql("'{}' {outbox} {unknown} {");
+        assert_eq!(sql.text(), "'{}' \"{state}\".\"{outbox}\" {unknown} {");
+    }
+
+    #[test]
+    fn a_long_name_leaves_room_for_its_suffix() {
+        let long = "é".repeat(31);
+        let index = names("s", &long).sql("{unsent_index}");
+        assert_eq!(index.text().len(), 2 + 28 * 2 + "_unsent".len());
+    }
+}

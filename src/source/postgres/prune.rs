@@ -1,0 +1,91 @@
+//! Prune: lets go of sent rows and old applied rows, in small steps that never read the whole table.
+
+use tokio::sync::Mutex;
+
+use super::connection::{Link, Server, Work, statement};
+use super::names::Names;
+use super::settings::MarkMode;
+use super::{Postgres, table::get};
+use crate::fault::Fault;
+use crate::source::{Pruned, Pruning};
+
+/// One step along the primary key from `$1`: deletes what was sent longer than `$3` microseconds ago, up to the first row that was
+/// sent later. Unsent rows are passed over, so that an event that waits does not keep all younger ones. Rejected: `WHERE sent_at < …`
+/// alone, which reads the whole table where there is no index on `sent_at`, and such an index would cost every mark.
+const STEP: &str = "WITH step AS MATERIALIZED \
+        (SELECT seq::int8 AS seq, sent_at FROM {outbox} WHERE seq > $1 ORDER BY seq LIMIT $2), \
+    young AS (SELECT min(seq) AS seq FROM step WHERE sent_at >= now() - $3 * interval '1 microsecond'), \
+    gone AS (DELETE FROM {outbox} o USING step, young WHERE o.seq = step.seq AND (young.seq IS NULL OR step.seq < young.seq) \
+        AND o.sent_at < now() - $3 * interval '1 microsecond' RETURNING 1) \
+    SELECT (SELECT count(*) FROM gone), count(*), max(step.seq), (SELECT seq FROM young) FROM step";
+
+/// Applied rows below the newest ten thousand: far more than a claim ever looks back, and never the newest.
+const OLD_APPLIED: &str = "DELETE FROM {applied} WHERE name = $1 AND n IN (SELECT n FROM {applied} WHERE name = $1 \
+    AND n <= (SELECT max(n) FROM {applied} WHERE name = $1) - 10000 ORDER BY n LIMIT $2)";
+
+/// Rows that one step looks at.
+const STEP_ROWS: i64 = 2_000;
+/// Every so many walks begins at the bottom again, for events that were passed over while they waited.
+const WALKS_BETWEEN_BOTTOMS: u32 = 60;
+
+/// Where the next step begins.
+pub(super) struct Walk {
+    position: Mutex<Position>,
+}
+
+struct Position {
+    link: Option<Link>,
+    server: Server,
+    seq: i64,
+    walks: u32,
+}
+
+impl Walk {
+    pub(super) fn new(server: Server) -> Self {
+        Self { position: Mutex::new(Position { link: None, server, seq: i64::MIN, walks: 0 }) }
+    }
+}
+
+impl Pruning for Postgres {
+    async fn prune(&self) -> Result<Pruned, Fault> {
+        let names = self.names().await?;
+        let mut position = self.pruning.position.lock().await;
+        let mut link = match position.link.take() {
+            Some(link) => link,
+            None => position.server.link().await?,
+        };
+        let mut work = link.begin_indexed().await?;
+        let old = statement(&names.sql(OLD_APPLIED)).bind(&self.settings.name).bind(STEP_ROWS);
+        let applied = work.execute(old).await?;
+        let retention = match self.settings.mark {
+            MarkMode::Row => self.settings.retention,
+            MarkMode::Delete => None,
+        };
+        let pruned = match retention.and_then(|retention| i64::try_from(retention.as_micros()).ok()) {
+            Some(retention_us) => step(&mut work, &names, &mut position, retention_us).await?,
+            None => Pruned::default(),
+        };
+        work.commit().await?;
+        position.link = Some(link);
+        Ok(Pruned { rows: pruned.rows + applied, more: pruned.more || applied == STEP_ROWS.cast_unsigned() })
+    }
+}
+
+async fn step(work: &mut Work<'_>, names: &Names, position: &mut Position, retention_us: i64) -> Result<Pruned, Fault> {
+    let query = statement(&names.sql(STEP)).bind(position.seq).bind(STEP_ROWS).bind(retention_us);
+    let Some(row) = work.row(query).await? else { return Ok(Pruned::default()) };
+    let (rows, seen): (i64, i64) = (get(&row, 0, "gone")?, get(&row, 1, "count")?);
+    let (last, young): (Option<i64>, Option<i64>) = (get(&row, 2, "max")?, get(&row, 3, "young")?);
+    let more = young.is_none() && seen == STEP_ROWS;
+    position.seq = match young {
+        Some(young) => young - 1,
+        None => last.unwrap_or(position.seq),
+    };
+    if !more {
+        position.walks += 1;
+        if position.walks % WALKS_BETWEEN_BOTTOMS == 0 {
+            position.seq = i64::MIN;
+        }
+    }
+    Ok(Pruned { rows: rows.cast_unsigned(), more })
+}

@@ -1,0 +1,89 @@
+//! Least rights: what writers and the relay need, as SQL to print or run, and the look at them before the first batch.
+
+use super::connection::{Link, statement};
+use super::failure::GRANT;
+use super::names::{Names, quoted};
+use super::table::{self, get};
+use super::{Postgres, Table};
+use crate::fault::Fault;
+
+/// Writers insert and nothing else: an identity column needs no right on its sequence.
+const WRITER: &str = "GRANT USAGE ON SCHEMA {schema} TO {writer};\nGRANT INSERT ON {outbox} TO {writer};\n";
+
+/// The relay reads, marks and removes events, and owns the books beside them. It cannot insert an event or change what one says.
+const RELAY: &str = "GRANT USAGE ON SCHEMA {schema} TO {relay};\nGRANT SELECT, UPDATE (sent_at), DELETE ON {outbox} TO {relay};\n\
+    {on_sequence}GRANT SELECT ON {pending}, {migrations} TO {relay};\nGRANT SELECT, UPDATE ON {state} TO {relay};\n\
+    GRANT SELECT, INSERT, DELETE ON {applied} TO {relay};\nGRANT SELECT, INSERT, UPDATE ON {token} TO {relay};\n\
+    GRANT SELECT, INSERT ON {audit} TO {relay};\n";
+const ON_SEQUENCE: &str = "GRANT SELECT ON SEQUENCE {sequence} TO {relay};\n";
+
+/// Each right that the relay needs and does not have. Names are given as text to be looked up without a right on the schema.
+const MISSING: &str = "SELECT needed.what FROM (VALUES \
+    ('SELECT on ' || $1, has_table_privilege($1, 'SELECT')), \
+    ('UPDATE (sent_at) on ' || $1, has_column_privilege($1, 'sent_at', 'UPDATE')), \
+    ('DELETE on ' || $1, has_table_privilege($1, 'DELETE')), \
+    ('SELECT on sequence ' || $2, $2 IS NULL OR has_sequence_privilege($2, 'SELECT')), \
+    ('SELECT on ' || $3, has_table_privilege($3, 'SELECT')), \
+    ('UPDATE on ' || $3, has_table_privilege($3, 'UPDATE')), \
+    ('SELECT on ' || $4, has_table_privilege($4, 'SELECT')), \
+    ('INSERT on ' || $4, has_table_privilege($4, 'INSERT')), \
+    ('DELETE on ' || $4, has_table_privilege($4, 'DELETE')), \
+    ('SELECT on ' || $5, has_table_privilege($5, 'SELECT')), \
+    ('INSERT on ' || $5, has_table_privilege($5, 'INSERT')), \
+    ('UPDATE on ' || $5, has_table_privilege($5, 'UPDATE'))) AS needed (what, had) WHERE NOT needed.had";
+
+/// Who is to have the rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Role of the services that write events.
+    pub writer: String,
+    /// Role of the relay.
+    pub relay: String,
+}
+
+impl Postgres {
+    /// The statements that give both roles what they need.
+    pub async fn grants(&self, roles: &Roles) -> Result<String, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        work.commit().await?;
+        Ok(grants(&names, &table, roles))
+    }
+
+    /// Runs [`Postgres::grants`] in one transaction.
+    pub async fn grant(&self, roles: &Roles) -> Result<(), Fault> {
+        let sql = self.grants(roles).await?;
+        let mut link = self.server.link().await?;
+        let mut work = link.begin().await?;
+        work.script(&sql).await?;
+        work.commit().await
+    }
+}
+
+fn grants(names: &Names, table: &Table, roles: &Roles) -> String {
+    let sequence = table.sequence.as_ref().map(|sequence| sequence.name.as_str());
+    let (writer, relay) = (quoted(&roles.writer), quoted(&roles.relay));
+    let template = format!("{WRITER}{}", RELAY.replace("{on_sequence}", if sequence.is_some() { ON_SEQUENCE } else { "" }));
+    let values = [("writer", writer.as_str()), ("relay", &relay), ("sequence", sequence.unwrap_or_default())];
+    names.sql_with(&template, &values).text().to_owned()
+}
+
+/// Names every right that is missing.
+pub(super) async fn check(link: &mut Link, names: &Names, table: &Table) -> Result<(), Fault> {
+    let sequence = table.sequence.as_ref().map(|sequence| sequence.name.clone());
+    let query = statement(&names.sql(MISSING))
+        .bind(names.in_schema(&names.table))
+        .bind(sequence)
+        .bind(names.in_schema("outboxd_state"))
+        .bind(names.in_schema("outboxd_applied"))
+        .bind(names.in_schema("outboxd_token"));
+    let mut work = link.begin().await?;
+    let rows = work.rows(query).await?;
+    work.commit().await?;
+    let missing: Vec<String> = rows.iter().map(|row| get(row, 0, "what")).collect::<Result<_, _>>()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::Refused { detail: format!("the relay's role lacks {}", missing.join(", ")), remedy: GRANT.into() })
+}

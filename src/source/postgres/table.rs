@@ -1,0 +1,217 @@
+//! What the catalog says of the outbox table: where it is, of which types its columns are, and which rules its numbers keep.
+
+use std::collections::HashMap;
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use sqlx::postgres::types::Oid;
+
+use super::connection::{Link, Work, statement};
+use super::failure::{MIGRATE, unreadable};
+use super::names::{Names, quoted};
+use super::settings::Settings;
+use crate::fault::Fault;
+
+/// Where a name without a schema leads to. Asked once: whoever changes a search path later must not move the outbox.
+const RESOLVE: &str = "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.oid = to_regclass($1)";
+
+/// The file numbers change with TRUNCATE and every rewrite; a partitioned table has none, its sequence must do.
+const TABLE: &str = "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.relhassubclass, pg_relation_filenode(c.oid)::int8, \
+    EXISTS (SELECT FROM pg_subscription_rel r WHERE r.srrelid = c.oid) \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
+
+const COLUMNS: &str = "SELECT attname::text, format_type(atttypid, NULL), attidentity::text FROM pg_attribute \
+    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+
+/// The sequence that `seq` draws from: its own (identity), else the one in its default, else one it merely owns.
+/// Rejected: pg_get_serial_sequence, which knows neither a shared sequence in a default nor whether the column is an identity.
+const SEQUENCE: &str = "SELECT s.seqrelid, n.nspname::text, c.relname::text, s.seqincrement, s.seqcache, s.seqcycle, \
+    found.rank = 1, pg_relation_filenode(s.seqrelid)::int8 \
+    FROM pg_attribute a CROSS JOIN LATERAL (\
+        SELECT d.objid AS oid, CASE d.deptype WHEN 'i' THEN 1 ELSE 3 END AS rank FROM pg_depend d \
+        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') \
+        AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum \
+        UNION ALL SELECT d.refobjid, 2 FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid \
+        WHERE d.refclassid = 'pg_class'::regclass AND f.adrelid = a.attrelid AND f.adnum = a.attnum) found \
+    JOIN pg_sequence s ON s.seqrelid = found.oid JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE a.attrelid = $1 AND a.attname = 'seq' ORDER BY found.rank LIMIT 1";
+
+const TEXTS: &[&str] = &["text", "character varying"];
+const BODIES: &[&str] = &["text", "character varying", "bytea", "json", "jsonb"];
+
+/// Which types each column may have.
+const TYPES: [(&str, &[&str]); 10] = [
+    ("seq", &["bigint", "integer", "smallint"]),
+    ("id", &["uuid"]),
+    ("topic", TEXTS),
+    ("key", BODIES),
+    ("type", TEXTS),
+    ("source", TEXTS),
+    ("payload", BODIES),
+    ("headers", &["json", "jsonb", "text", "character varying"]),
+    ("created_at", &["timestamp with time zone"]),
+    ("sent_at", &["timestamp with time zone", "timestamp without time zone"]),
+];
+
+/// How the server sends a column, and what its size costs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `text` or `varchar`.
+    Text,
+    /// `bytea`.
+    Bytes,
+    /// `json`: text for us, but not for the server.
+    Json,
+    /// `jsonb`: text with a version byte before it.
+    Jsonb,
+}
+
+impl Kind {
+    /// Its name in a cast.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Bytes => "bytea",
+            Self::Json => "json",
+            Self::Jsonb => "jsonb",
+        }
+    }
+
+    fn of(name: &str) -> Self {
+        match name {
+            "bytea" => Self::Bytes,
+            "json" => Self::Json,
+            "jsonb" => Self::Jsonb,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// Number of a file that holds a table or sequence; nothing for a partitioned table.
+pub(super) type File = Option<i64>;
+
+/// The outbox table as the catalog has it.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) oid: Oid,
+    pub(super) file: File,
+    pub(super) partitioned: bool,
+    pub(super) sequence: Option<Sequence>,
+    pub(super) key: Kind,
+    pub(super) payload: Kind,
+    pub(super) headers: Kind,
+    /// Whether it keeps the rules that the cursor needs.
+    pub(super) allows_cursor: bool,
+}
+
+/// Where the table's numbers come from.
+#[derive(Clone, Debug)]
+pub(super) struct Sequence {
+    pub(super) oid: Oid,
+    pub(super) file: File,
+    /// Schema and name, quoted.
+    pub(super) name: String,
+    steps_by_one: bool,
+    cycles: bool,
+    identity: bool,
+}
+
+/// The configured table with its schema.
+pub(super) async fn resolve(link: &mut Link, settings: &Settings) -> Result<Names, Fault> {
+    let asked = settings.quoted_table();
+    let mut work = link.begin().await?;
+    let found = work.row(sqlx::query(RESOLVE).persistent(false).bind(&asked)).await?;
+    work.commit().await?;
+    let row = found.ok_or_else(|| missing(&asked))?;
+    Ok(Names { schema: get(&row, 0, "nspname")?, table: get(&row, 1, "relname")? })
+}
+
+fn missing(table: &str) -> Fault {
+    let detail = format!("table {table} is not there, or its schema may not be used");
+    Fault::Misconfigured { detail, remedy: format!("{MIGRATE}, or correct outbox.table") }
+}
+
+/// Reads the catalog, and refuses what cannot be relayed.
+pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<Table, Fault> {
+    let query = statement(&names.sql(TABLE)).bind(&names.schema).bind(&names.table);
+    let row = work.row(query).await?.ok_or_else(|| missing(&names.shown()))?;
+    let oid: Oid = get(&row, 0, "oid")?;
+    let columns = columns(work, oid, names).await?;
+    let sequence = sequence(work, oid).await?;
+    let kind = |column: &str| columns.get(column).map_or(Kind::Text, |found| Kind::of(&found.0));
+    let always = columns.get("seq").is_some_and(|found| found.1 == "a");
+    let table = Table {
+        oid,
+        file: get(&row, 4, "filenode")?,
+        partitioned: get::<String>(&row, 1, "relkind")? == "p",
+        key: kind("key"),
+        payload: kind("payload"),
+        headers: kind("headers"),
+        allows_cursor: always && keeps_cursor_rules(&row, sequence.as_ref())?,
+        sequence,
+    };
+    if settings.ordered { keeps_order(&table, names).map(|()| table) } else { Ok(table) }
+}
+
+/// Columns with their type and kind of identity.
+async fn columns(work: &mut Work<'_>, oid: Oid, names: &Names) -> Result<HashMap<String, (String, String)>, Fault> {
+    let mut found: HashMap<String, (String, String)> = HashMap::new();
+    for row in work.rows(statement(&names.sql(COLUMNS)).bind(oid)).await? {
+        found.insert(get(&row, 0, "attname")?, (get(&row, 1, "type")?, get(&row, 2, "attidentity")?));
+    }
+    for (column, allowed) in TYPES {
+        let problem = match found.get(column) {
+            None => format!("table {} has no column {column}", names.shown()),
+            Some((kind, _)) if !allowed.contains(&kind.as_str()) => {
+                format!("column {column} of {} is {kind}, which cannot be passed on", names.shown())
+            }
+            Some(_) => continue,
+        };
+        return Err(Fault::Misconfigured { detail: problem, remedy: format!("{column} must be {}", allowed.join(" or ")) });
+    }
+    Ok(found)
+}
+
+async fn sequence(work: &mut Work<'_>, oid: Oid) -> Result<Option<Sequence>, Fault> {
+    let Some(row) = work.row(sqlx::query(SEQUENCE).persistent(false).bind(oid)).await? else { return Ok(None) };
+    let (schema, name): (String, String) = (get(&row, 1, "nspname")?, get(&row, 2, "relname")?);
+    Ok(Some(Sequence {
+        oid: get(&row, 0, "seqrelid")?,
+        file: get(&row, 7, "filenode")?,
+        name: format!("{}.{}", quoted(&schema), quoted(&name)),
+        steps_by_one: get::<i64>(&row, 3, "seqincrement")? == 1 && get::<i64>(&row, 4, "seqcache")? == 1,
+        cycles: get(&row, 5, "seqcycle")?,
+        identity: get(&row, 6, "rank")?,
+    }))
+}
+
+/// A local plain or partitioned table, not fed by a subscription, with a sequence of its own that steps by one and never cycles. Only
+/// then does a writer hold its lock on the table before it draws a number.
+fn keeps_cursor_rules(row: &PgRow, sequence: Option<&Sequence>) -> Result<bool, Fault> {
+    let (kind, persistence): (String, String) = (get(row, 1, "relkind")?, get(row, 2, "relpersistence")?);
+    let plain = kind == "p" || (kind == "r" && !get::<bool>(row, 3, "relhassubclass")?);
+    let fed: bool = get(row, 5, "subscribed")?;
+    let drawn = sequence.is_some_and(|sequence| sequence.identity && sequence.steps_by_one && !sequence.cycles);
+    Ok(plain && persistence == "p" && !fed && drawn)
+}
+
+fn keeps_order(table: &Table, names: &Names) -> Result<(), Fault> {
+    let detail = match &table.sequence {
+        Some(sequence) if sequence.steps_by_one => return Ok(()),
+        Some(sequence) => {
+            format!("sequence {} draws numbers in blocks or not by one, so they do not keep the order", sequence.name)
+        }
+        None => format!("column seq of {} draws from no sequence, so its numbers may not keep the order", names.shown()),
+    };
+    let remedy = "Give seq a sequence with INCREMENT 1 CACHE 1, or write outbox.order = \"none\"".into();
+    Err(Fault::Misconfigured { detail, remedy })
+}
+
+/// A column of a row.
+pub(super) fn get<'r, T>(row: &'r PgRow, index: usize, name: &'static str) -> Result<T, Fault>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(index).map_err(|_| unreadable(name))
+}

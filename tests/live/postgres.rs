@@ -1,0 +1,19 @@
+//! The PostgreSQL source on real servers: what every source must do, on the oldest and the newest version, and what only PostgreSQL has.
+
+mod world;
+
+/// What every source must do, on PostgreSQL 15.
+mod on_15 {
+    use super::world::{Plain, World};
+    use crate::conformance::source;
+
+    source::source_conformance!(World<15, Plain>);
+}
+
+/// The same on PostgreSQL 18.
+mod on_18 {
+    use super::world::{Plain, World};
+    use crate::conformance::source;
+
+    source::source_conformance!(World<18, Plain>);
+}

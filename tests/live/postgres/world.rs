@@ -1,0 +1,235 @@
+//! An outbox in a schema of its own on a shared server, with roles that have exactly the rights they need.
+
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use outboxd::source::postgres::{Delivery, MarkMode, Postgres as Source, Roles, Settings, Tls};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tokio::sync::Mutex;
+
+use crate::conformance::source::{Setup, SourceWorld};
+use crate::support::{Postgres, Version};
+
+/// How the schema and the table of a world are called, and which columns differ.
+pub trait Shape: Send + Sync + 'static {
+    /// Schema, to which a number is added.
+    const SCHEMA: &'static str;
+    /// Table.
+    const TABLE: &'static str;
+    /// Statements that change the table of `{outbox}` before the rights are given.
+    const ALTER: &'static str;
+}
+
+/// As `migrate` makes it.
+pub struct Plain;
+
+impl Shape for Plain {
+    const SCHEMA: &'static str = "app";
+    const TABLE: &'static str = "outbox";
+    const ALTER: &'static str = "";
+}
+
+/// One outbox on the server of a version.
+pub struct World<const VERSION: u32, S: Shape> {
+    pub server: &'static Postgres,
+    pub settings: Settings,
+    pub admin: Mutex<PgConnection>,
+    /// Schema and table, quoted.
+    pub table: String,
+    /// Schema, quoted.
+    pub schema: String,
+    shape: PhantomData<S>,
+}
+
+/// An identifier in a statement.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The shared server of a version, and a database in it that many worlds share.
+pub fn server(version: u32) -> (&'static Postgres, &'static str) {
+    static DATABASES: [OnceLock<String>; 2] = [OnceLock::new(), OnceLock::new()];
+    let (version, at) = if version == 15 { (Version::V15, 0) } else { (Version::V18, 1) };
+    let server = Postgres::shared(version);
+    (server, DATABASES[at].get_or_init(|| server.create_database("worlds")))
+}
+
+/// A connection of a role.
+pub async fn connect(server: &Postgres, database: &str, user: &str) -> PgConnection {
+    PgConnection::connect(&format!("{}?sslmode=disable", server.url(database, user))).await.expect("the server answers")
+}
+
+/// Settings of an outbox on a server, for the relay's role.
+pub fn settings(server: &Postgres, database: &str, schema: &str, table: &str) -> Settings {
+    Settings {
+        host: "127.0.0.1".into(),
+        port: server.port(),
+        database: database.into(),
+        user: "outboxd".into(),
+        password: None,
+        tls: Tls::Prefer,
+        ca_file: None,
+        address: format!("127.0.0.1:{}/{database}", server.port()),
+        connect_timeout: Duration::from_secs(10),
+        statement_timeout: Duration::from_secs(30),
+        name: "test".into(),
+        schema: Some(schema.into()),
+        table: table.into(),
+        mark: MarkMode::Row,
+        retention: None,
+        ordered: true,
+        delivery: Delivery::ExactlyOnce,
+        lease: Duration::from_secs(60),
+    }
+}
+
+/// The source of the role that may create tables.
+pub fn administrator(settings: &Settings) -> Source {
+    Source::new(Settings { user: "postgres".into(), ..settings.clone() })
+}
+
+/// The roles of the test servers.
+pub fn roles() -> Roles {
+    Roles { writer: "shop".into(), relay: "outboxd".into() }
+}
+
+impl<const VERSION: u32, S: Shape> World<VERSION, S> {
+    /// Runs a statement as the superuser, with `{outbox}` and `{schema}` filled in.
+    pub async fn sql(&self, statement: &str) {
+        let sql = self.fill(statement);
+        self.admin.lock().await.execute(sqlx::raw_sql(AssertSqlSafe(sql.as_str()))).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+
+    /// All numbers that a query gives.
+    pub async fn numbers(&self, query: &str) -> Vec<i64> {
+        let sql = self.fill(query);
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *self.admin.lock().await).await.expect("the query works");
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    fn fill(&self, statement: &str) -> String {
+        statement.replace("{outbox}", &self.table).replace("{schema}", &self.schema)
+    }
+
+    /// A connection of the service.
+    pub async fn writer(&self) -> PgConnection {
+        connect(self.server, &self.settings.database, "shop").await
+    }
+
+    /// As the service inserts an event.
+    pub fn insert_statement(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(format!("INSERT INTO {} (topic, key, type, payload) VALUES ('orders', 'k', 'Placed', $1::json)", self.table))
+    }
+
+    async fn last(&self) -> i64 {
+        let query = "SELECT last_value FROM pg_sequences WHERE schemaname = $1 AND sequencename = $2 || '_seq_seq'";
+        let query = sqlx::query_scalar(query).bind(&self.settings.schema).bind(&self.settings.table);
+        query.fetch_one(&mut *self.admin.lock().await).await.expect("the sequence was called")
+    }
+}
+
+impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
+    type Source = Source;
+    type Open = PgConnection;
+
+    async fn fresh(setup: Setup) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (server, database) = server(VERSION);
+        let name = format!("{}{}", S::SCHEMA, COUNT.fetch_add(1, Ordering::Relaxed));
+        let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
+        settings.mark = if setup.delete { MarkMode::Delete } else { MarkMode::Row };
+        settings.retention = Some(setup.retention);
+        settings.delivery = if setup.at_least_once { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+        let admin = Mutex::new(connect(server, database, "postgres").await);
+        let table = format!("{schema}.{}", quoted(S::TABLE));
+        let world = Self { server, settings, admin, table, schema, shape: PhantomData };
+        world.sql("CREATE SCHEMA {schema}").await;
+        let owner = administrator(&world.settings);
+        owner.migrate().await.expect("migrated");
+        if !S::ALTER.is_empty() {
+            world.sql(S::ALTER).await;
+        }
+        owner.grant(&roles()).await.expect("granted");
+        world.source().prepare().await.expect("the relay's role has its rights");
+        world
+    }
+
+    fn source(&self) -> Source {
+        Source::new(self.settings.clone())
+    }
+
+    async fn insert(&self, payloads: &[&str]) -> Vec<i64> {
+        let mut writer = self.writer().await;
+        let mut seqs = Vec::new();
+        for payload in payloads {
+            sqlx::query(self.insert_statement()).bind(*payload).execute(&mut writer).await.expect("the service may insert");
+            seqs.push(self.last().await);
+        }
+        seqs
+    }
+
+    async fn open(&self, payload: &str) -> (PgConnection, i64) {
+        let mut writer = self.writer().await;
+        writer.execute("BEGIN").await.expect("begins");
+        sqlx::query(self.insert_statement()).bind(payload).execute(&mut writer).await.expect("the service may insert");
+        (writer, self.last().await)
+    }
+
+    async fn commit(&self, mut open: PgConnection) {
+        open.execute("COMMIT").await.expect("commits");
+    }
+
+    async fn roll_back(&self, mut open: PgConnection) {
+        open.execute("ROLLBACK").await.expect("rolls back");
+    }
+
+    async fn unsent(&self) -> Vec<i64> {
+        self.numbers("SELECT seq FROM {outbox} WHERE sent_at IS NULL ORDER BY seq").await
+    }
+
+    async fn rows(&self) -> Vec<i64> {
+        self.numbers("SELECT seq FROM {outbox} ORDER BY seq").await
+    }
+
+    async fn remove(&self, seq: i64) {
+        self.sql(&format!("DELETE FROM {{outbox}} WHERE seq = {seq}")).await;
+    }
+
+    async fn replace(&self, seq: i64) {
+        self.sql(&format!("UPDATE {{outbox}} SET id = gen_random_uuid(), sent_at = NULL WHERE seq = {seq}")).await;
+    }
+
+    async fn refuse_mark(&self, seq: i64) {
+        self.sql(&format!(
+            "CREATE FUNCTION {{schema}}.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+             CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON {{outbox}} FOR EACH ROW WHEN (OLD.seq = {seq}) \
+             EXECUTE FUNCTION {{schema}}.refuse()"
+        ))
+        .await;
+    }
+
+    async fn age(&self, by: Duration) {
+        let seconds = by.as_secs();
+        self.sql(&format!("UPDATE {{outbox}} SET sent_at = sent_at - {seconds} * interval '1 second' WHERE sent_at IS NOT NULL"))
+            .await;
+    }
+
+    async fn lose_token(&self) {
+        self.sql("DELETE FROM {schema}.outboxd_token").await;
+    }
+
+    async fn replace_files(&self) {
+        self.sql("TRUNCATE {outbox}").await;
+    }
+
+    async fn expire_lease(&self) {
+        self.sql("UPDATE {schema}.outboxd_state SET lease_until = now() - interval '1 ms' WHERE lease_until IS NOT NULL").await;
+    }
+
+    async fn halted(&self) -> Option<String> {
+        let sql = self.fill("SELECT halted_code FROM {schema}.outboxd_state");
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *self.admin.lock().await).await.expect("the state row")
+    }
+}
