@@ -1,1 +1,16 @@
+//! outboxd, a transactional outbox relay: a database table to Kafka, exactly once and in order per key.
 
+pub mod config;
+pub mod cursor;
+pub mod event;
+pub mod fault;
+pub mod identity;
+pub mod journal;
+pub mod metrics;
+pub mod pace;
+pub mod phase;
+pub mod relay;
+pub mod sink;
+pub mod source;
+pub mod stop;
+pub mod waits;

@@ -1,1 +1,3 @@
 //! Tests that need no servers: the whole of it takes seconds.
+
+mod relay;

@@ -1,0 +1,409 @@
+//! Everything that can go wrong, and in one place what the relay does about it.
+
+use std::fmt;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+/// What is known after something went wrong. The variants differ in what they prove, not in where they came from.
+#[derive(Clone, Debug, Error)]
+pub enum Fault {
+    /// Nothing happened: the other side was not reached, or said "not now".
+    #[error("{dependency} is not available ({code}): {detail}")]
+    Unavailable {
+        /// Which side.
+        dependency: Dependency,
+        /// Stable short code, also the metric label.
+        code: &'static str,
+        /// What the other side said. Never payloads, keys or secrets.
+        detail: String,
+    },
+    /// It may have happened: only the journal knows.
+    #[error("outcome unknown ({cause}): {detail}")]
+    InDoubt {
+        /// Why a claim is due.
+        cause: Cause,
+        /// What was seen.
+        detail: String,
+    },
+    /// Another owner took over, or a transaction ran into its timeout: both look the same.
+    #[error("fenced by another owner or a transaction timeout: {detail}")]
+    Fenced {
+        /// What the broker said.
+        detail: String,
+    },
+    /// This event can never be published as it is.
+    #[error("event {id} (seq {seq}) cannot be published ({code}): {detail}")]
+    Poison {
+        /// Position of the event.
+        seq: i64,
+        /// Identity of the event.
+        id: Uuid,
+        /// Stable short code.
+        code: &'static str,
+        /// What is wrong with it, without its contents.
+        detail: String,
+    },
+    /// Going on cannot be proved safe.
+    #[error(transparent)]
+    Unsafe(#[from] Halt),
+    /// No retry helps until a person changes the configuration or the schema.
+    #[error("{detail}. {remedy}")]
+    Misconfigured {
+        /// What is wrong.
+        detail: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A right is missing.
+    #[error("not allowed: {detail}. {remedy}")]
+    Refused {
+        /// Which right is missing.
+        detail: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The lease is not ours any more.
+    #[error("the lease was granted to another process")]
+    LeaseLost,
+    /// The database is a standby: it will be served by whoever is on the primary.
+    #[error("the database is a standby (read only)")]
+    Standby,
+}
+
+/// The two sides a relay depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dependency {
+    /// The database with the outbox table.
+    Database,
+    /// The Kafka cluster.
+    Kafka,
+}
+
+impl Dependency {
+    /// Metric label and word in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Kafka => "kafka",
+        }
+    }
+}
+
+impl fmt::Display for Dependency {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// Why the relay claims: label of the claims counter, word in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The process started or took the lease over.
+    Start,
+    /// A send or its acknowledgement failed inside a transaction.
+    Publish,
+    /// The commit ended with anything but OK.
+    Commit,
+    /// A commit was OK but late: the producer is made anew, nothing else.
+    SlowCommit,
+    /// The journal record was not acknowledged at the expected offset.
+    JournalMoved,
+    /// The claim number in the state row is not ours any more: another owner, or a command.
+    ClaimChanged,
+    /// The token is gone: the database crashed, failed over or was restored.
+    TokenMissing,
+    /// Table or sequence are other files than at the claim.
+    FileChanged,
+    /// The sequence stands below what was already seen.
+    SequenceWentBack,
+    /// Not exactly the batch's rows could be marked.
+    MarkCount,
+    /// The mark failed or its outcome is unknown.
+    Mark,
+    /// The fetch failed.
+    Fetch,
+    /// The settlement found the table ahead of what it had read.
+    Settle,
+    /// The producer was fenced.
+    Fenced,
+    /// A dependency came back after an outage.
+    Outage,
+    /// A halt's evidence is gone.
+    HaltCleared,
+    /// The leader finished nothing for too long.
+    Stuck,
+}
+
+impl Cause {
+    /// Every cause, for metrics that must exist from the start.
+    pub const ALL: [Self; 17] = [
+        Self::Start,
+        Self::Publish,
+        Self::Commit,
+        Self::SlowCommit,
+        Self::JournalMoved,
+        Self::ClaimChanged,
+        Self::TokenMissing,
+        Self::FileChanged,
+        Self::SequenceWentBack,
+        Self::MarkCount,
+        Self::Mark,
+        Self::Fetch,
+        Self::Settle,
+        Self::Fenced,
+        Self::Outage,
+        Self::HaltCleared,
+        Self::Stuck,
+    ];
+
+    /// Metric label and word in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Publish => "publish",
+            Self::Commit => "commit",
+            Self::SlowCommit => "slow_commit",
+            Self::JournalMoved => "journal_moved",
+            Self::ClaimChanged => "claim_changed",
+            Self::TokenMissing => "token_missing",
+            Self::FileChanged => "file_changed",
+            Self::SequenceWentBack => "sequence_went_back",
+            Self::MarkCount => "mark_count",
+            Self::Mark => "mark",
+            Self::Fetch => "fetch",
+            Self::Settle => "settle",
+            Self::Fenced => "fenced",
+            Self::Outage => "outage",
+            Self::HaltCleared => "halt_cleared",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// The named reasons for which a relay stops publishing until a person acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HaltCode {
+    /// The journal belongs to another outbox.
+    ForeignJournal,
+    /// This is not a database the outbox was told to publish from.
+    MovedDatabase,
+    /// A newer primary has published already.
+    OldPrimary,
+    /// Another database publishes under the same name.
+    TwoDatabases,
+    /// The table is older than what the journal still holds.
+    JournalWindow,
+    /// The journal lacks records that the table has marked.
+    KafkaBehind,
+    /// Somebody's transaction on the journal does not end.
+    JournalBlocked,
+    /// The journal holds a record of a newer format.
+    JournalVersion,
+    /// Marked rows are still unsent.
+    MarkRefused,
+}
+
+impl HaltCode {
+    /// Every code, for metrics and documents that must be complete.
+    pub const ALL: [Self; 9] = [
+        Self::ForeignJournal,
+        Self::MovedDatabase,
+        Self::OldPrimary,
+        Self::TwoDatabases,
+        Self::JournalWindow,
+        Self::KafkaBehind,
+        Self::JournalBlocked,
+        Self::JournalVersion,
+        Self::MarkRefused,
+    ];
+
+    /// Name as in documents, state row, metric label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ForeignJournal => "foreign-journal",
+            Self::MovedDatabase => "moved-database",
+            Self::OldPrimary => "old-primary",
+            Self::TwoDatabases => "two-databases",
+            Self::JournalWindow => "journal-window",
+            Self::KafkaBehind => "kafka-behind",
+            Self::JournalBlocked => "journal-blocked",
+            Self::JournalVersion => "journal-version",
+            Self::MarkRefused => "mark-refused",
+        }
+    }
+
+    /// Stable error code.
+    pub fn obx(self) -> &'static str {
+        match self {
+            Self::ForeignJournal => "OBX401",
+            Self::MovedDatabase => "OBX402",
+            Self::OldPrimary => "OBX403",
+            Self::TwoDatabases => "OBX404",
+            Self::JournalWindow => "OBX405",
+            Self::KafkaBehind => "OBX406",
+            Self::JournalBlocked => "OBX407",
+            Self::JournalVersion => "OBX408",
+            Self::MarkRefused => "OBX409",
+        }
+    }
+
+    /// What a person can do about it, in one sentence.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::ForeignJournal => "give this outbox another outbox.name: the journal of this name belongs to another outbox",
+            Self::MovedDatabase => "if this is a copy, give it another outbox.name; a move is not accepted by this version",
+            Self::OldPrimary => "point the relay at the primary: a later one has published already",
+            Self::TwoDatabases => "stop the relay of one of the two databases, or give one of them another outbox.name",
+            Self::JournalWindow => "restore a younger copy of the database: the journal no longer reaches back to this one",
+            Self::KafkaBehind => "bring the journal topic back as it was: it lacks batches that the table has marked",
+            Self::JournalBlocked => "end the open transaction on the journal with the broker's kafka-transactions tool",
+            Self::JournalVersion => "run the newer outboxd that wrote this record",
+            Self::MarkRefused => "look for a row security policy or a trigger that keeps the relay from updating the table",
+        }
+    }
+}
+
+/// A halt, or the first evidence for one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}: {evidence}", code.name())]
+pub struct Halt {
+    /// Which one.
+    pub code: HaltCode,
+    /// What was seen, in one sentence, with the numbers.
+    pub evidence: String,
+}
+
+impl Halt {
+    /// A halt with its evidence.
+    pub fn new(code: HaltCode, evidence: impl Into<String>) -> Self {
+        Self { code, evidence: evidence.into() }
+    }
+}
+
+/// What the relay does about a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Wait, longer each time, then claim.
+    BackOff,
+    /// Claim: the journal tells what happened.
+    Claim(Cause),
+    /// Take the evidence again, then stop publishing and wait for a person.
+    Halt(Halt),
+    /// Go back to waiting for the lease.
+    StepDown,
+    /// Leave the process with this exit code.
+    Exit(u8),
+}
+
+/// Code of a batch that was not acknowledged in time; the relay tries a smaller one.
+pub const TIMEOUT: &str = "timeout";
+/// Exit code: the configuration (or the schema) must change.
+pub const EXIT_CONFIG: u8 = 78;
+/// Exit code: a right is missing.
+pub const EXIT_REFUSED: u8 = 77;
+
+impl Fault {
+    /// Shorthand for a database that could not be reached.
+    pub fn database(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Unavailable { dependency: Dependency::Database, code, detail: detail.into() }
+    }
+
+    /// Shorthand for a Kafka cluster that could not be reached or said "not now".
+    pub fn kafka(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Unavailable { dependency: Dependency::Kafka, code, detail: detail.into() }
+    }
+
+    /// Shorthand for an outcome that only the journal knows.
+    pub fn in_doubt(cause: Cause, detail: impl Into<String>) -> Self {
+        Self::InDoubt { cause, detail: detail.into() }
+    }
+
+    /// The one place that decides. A poison event backs off: it stays where it is and its outbox waits, in order, losing nothing.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Unavailable { .. } | Self::Standby | Self::Poison { .. } => Verdict::BackOff,
+            Self::InDoubt { cause, .. } => Verdict::Claim(*cause),
+            Self::Fenced { .. } => Verdict::Claim(Cause::Fenced),
+            Self::Unsafe(halt) => Verdict::Halt(halt.clone()),
+            Self::LeaseLost => Verdict::StepDown,
+            Self::Misconfigured { .. } => Verdict::Exit(EXIT_CONFIG),
+            Self::Refused { .. } => Verdict::Exit(EXIT_REFUSED),
+        }
+    }
+
+    /// Label of the faults counter: a bounded set.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unavailable { code, .. } | Self::Poison { code, .. } => code,
+            Self::InDoubt { cause, .. } => cause.name(),
+            Self::Fenced { .. } => "fenced",
+            Self::Unsafe(halt) => halt.code.name(),
+            Self::Misconfigured { .. } => "misconfigured",
+            Self::Refused { .. } => "refused",
+            Self::LeaseLost => "lease_lost",
+            Self::Standby => "standby",
+        }
+    }
+
+    /// Stable error code.
+    pub fn obx(&self) -> &'static str {
+        match self {
+            Self::Unavailable { dependency: Dependency::Database, .. } => "OBX201",
+            Self::Unavailable { dependency: Dependency::Kafka, .. } => "OBX301",
+            Self::InDoubt { .. } => "OBX302",
+            Self::Fenced { .. } => "OBX303",
+            Self::Poison { .. } => "OBX304",
+            Self::Standby => "OBX202",
+            Self::LeaseLost => "OBX205",
+            Self::Refused { .. } => "OBX203",
+            Self::Misconfigured { .. } => "OBX204",
+            Self::Unsafe(halt) => halt.code.obx(),
+        }
+    }
+
+    /// What a person can do about it, in one sentence.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unavailable { dependency: Dependency::Database, .. } => "Is the database up, and database.url right?".into(),
+            Self::Unavailable { code: "topic_missing", .. } => "Create the topic; outboxd goes on by itself.".into(),
+            Self::Unavailable { dependency: Dependency::Kafka, .. } => "Are the brokers up, and kafka.brokers right?".into(),
+            Self::InDoubt { .. } => "Nothing: the journal tells what happened.".into(),
+            Self::Fenced { .. } => "Nothing, unless it repeats: then look for a second relay of this name without a lease.".into(),
+            Self::Poison { .. } => "Correct or delete that row; the events behind it wait in order.".into(),
+            Self::Unsafe(halt) => halt.code.remedy().into(),
+            Self::Misconfigured { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
+            Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
+            Self::Standby => "Nothing: the relay goes on when this database is the primary.".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_one_verdict() {
+        assert_eq!(Fault::database("down", "").verdict(), Verdict::BackOff);
+        assert_eq!(Fault::in_doubt(Cause::Commit, "").verdict(), Verdict::Claim(Cause::Commit));
+        assert_eq!(Fault::Fenced { detail: String::new() }.verdict(), Verdict::Claim(Cause::Fenced));
+        let halt = Halt::new(HaltCode::OldPrimary, "timeline 1 < 2");
+        assert_eq!(Fault::from(halt.clone()).verdict(), Verdict::Halt(halt));
+        assert_eq!(Fault::Standby.verdict(), Verdict::BackOff);
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let causes: std::collections::HashSet<_> = Cause::ALL.iter().map(|cause| cause.name()).collect();
+        assert_eq!(causes.len(), Cause::ALL.len());
+        let halts: std::collections::HashSet<_> = HaltCode::ALL.iter().flat_map(|code| [code.name(), code.obx()]).collect();
+        assert_eq!(halts.len(), 2 * HaltCode::ALL.len());
+    }
+}

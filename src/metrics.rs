@@ -1,0 +1,249 @@
+//! What the relay tells of itself in numbers. Names, labels and meanings are those of docs/reference; all of them stand here or in
+//! `metrics/families.rs`, and nowhere else.
+//!
+//! What changes by time alone (ages) is computed when somebody asks, so that it grows while the relay is stuck.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, Registry, TextEncoder};
+use tokio::time::Instant;
+
+use crate::cursor::Form;
+use crate::event::Batch;
+use crate::fault::{Cause, Dependency, Fault, HaltCode};
+use crate::phase::Phase;
+
+mod families;
+mod topics;
+
+use families::Families;
+use topics::Topics;
+
+/// Everything that is counted and measured. A clone is the same metrics.
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Registry,
+    families: Families,
+    topics: Mutex<Topics>,
+    state: Mutex<State>,
+}
+
+/// What was told last and is turned into gauges at the scrape.
+#[derive(Clone, Copy)]
+struct State {
+    vitals: Vitals,
+    form: Option<Form>,
+    pending: u64,
+    oldest_pending: Option<Age>,
+    gaps: usize,
+    oldest_gap: Option<Instant>,
+}
+
+/// An age that was known at one instant, and grows.
+#[derive(Clone, Copy)]
+struct Age {
+    then: Duration,
+    at: Instant,
+}
+
+/// How the relay is, as it told last: for the health answers and the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Why it is halted, if it is.
+    pub halted: Option<HaltCode>,
+    /// Whether this process holds the lease.
+    pub leader: bool,
+    /// Whether the database answered last.
+    pub database_up: bool,
+    /// Whether the database ever answered.
+    pub database_reached: bool,
+    /// Whether Kafka answered last.
+    pub kafka_up: bool,
+}
+
+impl Metrics {
+    /// Metrics of the outbox with this name. Every family is there from the start.
+    pub fn new(outbox: &str) -> Self {
+        let labels = [("outbox".to_owned(), outbox.to_owned())].into();
+        let registry = Registry::new_custom(None, Some(labels)).expect("no prefix is a valid prefix");
+        let families = Families::register(&registry);
+        let shared = Shared { registry, families, topics: Mutex::default(), state: Mutex::new(State::new()) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The relay is in another phase.
+    pub fn phase(&self, phase: Phase) {
+        self.state().vitals.phase = phase;
+    }
+
+    /// The relay is halted, or not any more.
+    pub fn halted(&self, code: Option<HaltCode>) {
+        self.state().vitals.halted = code;
+    }
+
+    /// This process got the lease, or lost it. Who is not the leader knows nothing of the table: what was measured there is withdrawn,
+    /// or it would grow for ever.
+    pub fn leader(&self, leader: bool) {
+        let mut state = self.state();
+        state.vitals.leader = leader;
+        if !leader {
+            *state = State { vitals: state.vitals, ..State::new() };
+        }
+    }
+
+    /// A dependency answered, or could not be reached.
+    pub fn dependency(&self, dependency: Dependency, up: bool) {
+        let vitals = &mut self.state().vitals;
+        match dependency {
+            Dependency::Database => {
+                vitals.database_up = up;
+                vitals.database_reached |= up;
+            }
+            Dependency::Kafka => vitals.kafka_up = up,
+        }
+    }
+
+    /// How the relay is.
+    pub fn vitals(&self) -> Vitals {
+        self.state().vitals
+    }
+
+    /// A claim succeeded.
+    pub fn claimed(&self, cause: Cause) {
+        self.families().claims.with_label_values(&[cause.name()]).inc();
+    }
+
+    /// Something went wrong.
+    pub fn fault(&self, fault: &Fault) {
+        if let Fault::Unavailable { dependency, .. } = fault {
+            self.dependency(*dependency, false);
+        }
+        self.families().faults.with_label_values(&[fault.label()]).inc();
+    }
+
+    /// The table was asked for events and answered.
+    pub fn polled(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.families().last_poll.set(now.as_secs_f64());
+    }
+
+    /// One fetch answered after `took`.
+    pub fn fetched(&self, took: Duration, form: Form) {
+        self.families().fetch.observe(took.as_secs_f64());
+        self.state().form = Some(form);
+    }
+
+    /// A batch is committed, `took` after its transaction was begun; it had been fetched at `seen`.
+    pub fn published(&self, batch: &Batch, seen: Instant, took: Duration) {
+        let families = self.families();
+        families.batches.inc();
+        families.batch_events.observe(batch.len() as f64);
+        families.publish.observe(took.as_secs_f64());
+        self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner).count(families, batch);
+        let seen = seen.elapsed().as_secs_f64();
+        observe_all(&families.seen_to_published, batch.events().map(|_| seen));
+        let now_us = now_us();
+        observe_all(&families.created_to_published, batch.events().map(|event| seconds_between(event.created_at_us, now_us)));
+    }
+
+    /// A batch was marked within `took`.
+    pub fn marked(&self, took: Duration) {
+        self.families().mark.observe(took.as_secs_f64());
+    }
+
+    /// The proof scan found events that the cursor had passed.
+    pub fn rescued(&self, events: usize) {
+        self.families().rescued.inc_by(events as u64);
+    }
+
+    /// Numbers below the head that were never seen, in `count` ranges, the oldest since `oldest`.
+    pub fn gaps(&self, count: usize, oldest: Option<Instant>) {
+        let mut state = self.state();
+        (state.gaps, state.oldest_gap) = (count, oldest);
+    }
+
+    /// What is committed in the table and not published, as counted now (up to a bound), and when the oldest of it was created
+    /// (microseconds since 1970, by the database's clock).
+    pub fn pending(&self, count: u64, oldest_created_us: Option<i64>) {
+        let age = |created_us| Duration::from_secs_f64(seconds_between(created_us, now_us()));
+        let mut state = self.state();
+        state.pending = count;
+        state.oldest_pending = oldest_created_us.map(|created_us| Age { then: age(created_us), at: Instant::now() });
+    }
+
+    /// All of it in the text format of Prometheus.
+    pub fn text(&self) -> String {
+        let state = *self.state();
+        self.families().show(&state);
+        let gathered = self.shared.registry.gather();
+        let mut text = TextEncoder::new().encode_to_string(&gathered).expect("a gathered family has samples");
+        for (family, kind) in self.families().open() {
+            announce_if_empty(&mut text, family, kind);
+        }
+        text
+    }
+
+    fn families(&self) -> &Families {
+        &self.shared.families
+    }
+
+    /// Nothing that holds this lock can panic half way, so a poisoned one is as good.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        let vitals = Vitals {
+            phase: Phase::Standby,
+            halted: None,
+            leader: false,
+            database_up: false,
+            database_reached: false,
+            kafka_up: false,
+        };
+        Self { vitals, form: None, pending: 0, oldest_pending: None, gaps: 0, oldest_gap: None }
+    }
+}
+
+impl Age {
+    fn now(self) -> Duration {
+        self.then + self.at.elapsed()
+    }
+}
+
+/// The registry leaves out families without samples; their names are in the text all the same.
+fn announce_if_empty(text: &mut String, family: &dyn Collector, kind: &str) {
+    let empty = |family: &dyn Collector| family.collect().iter().all(|family| family.get_metric().is_empty());
+    for desc in family.desc().into_iter().filter(|_| empty(family)) {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n", name = desc.fq_name, help = desc.help));
+    }
+}
+
+/// One observation for each event costs some nanoseconds this way; shared counters would cost ten times that.
+fn observe_all(histogram: &Histogram, seconds: impl Iterator<Item = f64>) {
+    let local = histogram.local();
+    seconds.for_each(|one| local.observe(one));
+    local.flush();
+}
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as i64)
+}
+
+/// Not negative: the database's clock may be ahead of ours.
+fn seconds_between(created_us: i64, now_us: i64) -> f64 {
+    now_us.saturating_sub(created_us).max(0) as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests;

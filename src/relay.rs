@@ -1,0 +1,249 @@
+//! The loop: claim, then fetch, publish and mark side by side. Knows neither which database nor which log it works on.
+//!
+//! ```text
+//! look -> claim -> settle -> loop { join(publish n, mark n-1, fetch n+1) }     any fault -> look again
+//! ```
+//! Two batches are never published at once; any number may be unmarked, since the journal knows them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use crate::cursor::{Cursor, Form};
+use crate::event::BatchLimits;
+use crate::fault::{Cause, Dependency, Fault, Verdict};
+use crate::identity;
+use crate::journal::{Owner, Writer};
+use crate::metrics::Metrics;
+use crate::pace::{BatchSize, Pause};
+use crate::phase::Phase;
+use crate::sink::{Fenced, Sink};
+use crate::source::{ClaimNumber, Reader, Source, Tenure};
+use crate::stop::{Stop, Stopping};
+use crate::waits::Waits;
+
+mod fetching;
+mod halting;
+mod work;
+
+use fetching::Fetching;
+use work::{Work, mark, publish};
+
+/// What a relay needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Every wait.
+    pub waits: Waits,
+    /// How much a batch holds.
+    pub limits: BatchLimits,
+    /// Instance name of this process.
+    pub instance: String,
+    /// Random number of this process.
+    pub start: u64,
+    /// When to end.
+    pub until: Until,
+}
+
+/// When a relay ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Never.
+    Stopped,
+    /// When a fetch finds nothing.
+    Drained,
+    /// When the journal is settled: nothing is published.
+    Settled,
+}
+
+/// Why a relay ended.
+#[derive(Debug)]
+pub enum End {
+    /// It was asked to, and what was begun is finished; or it has reached what it was to run until.
+    Stopped,
+    /// Another process has the lease.
+    LeaseLost,
+    /// There was work, but nothing could be finished for too long: somebody else may have better luck.
+    GaveUp,
+    /// No retry helps.
+    Exit(Fault),
+}
+
+/// One relay of one outbox, for as long as the process lives.
+pub struct Relay<S, K> {
+    source: Arc<S>,
+    sink: Arc<K>,
+    settings: Settings,
+    metrics: Metrics,
+    chance: fastrand::Rng,
+    size: BatchSize,
+    /// When a claim, a batch or a fetch without work was last finished.
+    progress: Instant,
+    /// Highest batch number that this process has settled or published.
+    known: u64,
+}
+
+type WorkOf<S, K> = Work<
+    <<S as Source>::Tenure as Tenure>::Reader,
+    <<S as Source>::Tenure as Tenure>::Marker,
+    <<K as Sink>::Fenced as Fenced>::Publisher,
+>;
+
+impl<S: Source, K: Sink> Relay<S, K> {
+    /// A relay that has not started yet.
+    pub fn new(source: Arc<S>, sink: Arc<K>, settings: Settings, metrics: Metrics, chance: fastrand::Rng) -> Self {
+        let size = BatchSize::new(settings.limits);
+        Self { source, sink, settings, metrics, chance, size, progress: Instant::now(), known: 0 }
+    }
+
+    /// Relays under the lease grant `epoch` until asked to stop, or until going on makes no sense.
+    pub async fn run(&mut self, epoch: u64, stop: &mut Stop) -> End {
+        let owner = Owner { instance: self.settings.instance.clone(), start: self.settings.start, epoch };
+        let mut pause = Pause::new(self.settings.waits.back_off_least, self.settings.waits.back_off_most);
+        let mut cause = Cause::Start;
+        self.progress = Instant::now();
+        loop {
+            let before = self.progress;
+            let fault = match self.tenure(&owner, cause, stop).await {
+                Ok(end) => return end,
+                Err(fault) => fault,
+            };
+            if self.progress != before {
+                pause.reset();
+            }
+            self.metrics.fault(&fault);
+            cause = match fault.verdict() {
+                Verdict::Claim(cause) => cause,
+                Verdict::BackOff => Cause::Outage,
+                Verdict::StepDown => return End::LeaseLost,
+                Verdict::Exit(_) => return End::Exit(fault),
+                Verdict::Halt(halt) => match self.halt(halt, &owner, stop).await {
+                    Some(end) => return end,
+                    None => Cause::HaltCleared,
+                },
+            };
+            if self.progress.elapsed() > self.settings.waits.stuck {
+                warn!(error = fault.obx(), %fault, "nothing could be finished: giving the lease up");
+                return End::GaveUp;
+            }
+            let pause = pause.next(&mut self.chance);
+            if let Some(end) = self.back_off(&fault, pause, stop).await {
+                return end;
+            }
+        }
+    }
+
+    /// One claim, and what is published under it.
+    async fn tenure(&mut self, owner: &Owner, cause: Cause, stop: &mut Stop) -> Result<End, Fault> {
+        let mut asked = stop.clone();
+        let mut work = tokio::select! {
+            claimed = self.claim(owner) => claimed?,
+            why = asked.asked() => return Ok(end(why)),
+        };
+        self.progress = Instant::now();
+        self.metrics.claimed(cause);
+        self.metrics.halted(None);
+        self.metrics.dependency(Dependency::Kafka, true);
+        info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
+        match self.settings.until {
+            Until::Settled => Ok(End::Stopped),
+            Until::Stopped | Until::Drained => {
+                self.phase(Phase::Relaying);
+                self.relay(&mut work, stop).await
+            }
+        }
+    }
+
+    /// Look, fence, claim, read the journal, settle: in this order, for the reasons given in docs/guarantees.md.
+    async fn claim(&mut self, owner: &Owner) -> Result<WorkOf<S, K>, Fault> {
+        self.phase(Phase::Looking);
+        let seen = self.look(owner).await?;
+        self.phase(Phase::Claiming);
+        let fenced = timeout(self.settings.waits.stuck, self.sink.fence())
+            .await
+            .unwrap_or_else(|_| Err(Fault::kafka("fence", "older transactions could not be ended in time")))?;
+        let tenure = self.source.claim(owner, ClaimNumber(self.chance.i64(..)), fenced.fence()).await?;
+        let standing = tenure.standing().clone();
+        identity::judge_database(&standing)?;
+        let writer = Writer { outbox: standing.outbox, owner: owner.clone(), database: standing.database.clone() };
+        let (publisher, view, history) = fenced.recover(writer, standing.applied).await?;
+        identity::judge_journal(&standing, &view, seen.last.n)?;
+        self.phase(Phase::Settling);
+        let (mut reader, marker) = tenure.settle(history).await?;
+        self.known = view.last.n;
+        let cursor = if reader.allows_cursor() { Cursor::start(reader.positions().await?) } else { Cursor::full_only() };
+        let fetching = Fetching::new(reader, cursor, &self.settings.waits, self.metrics.clone());
+        Ok(Work { publisher, marker, fetching, pins: standing.pins, next: None, unmarked: None })
+    }
+
+    /// The heart: each turn publishes what was fetched, marks what was published, and fetches what comes next.
+    async fn relay(&mut self, work: &mut WorkOf<S, K>, stop: &mut Stop) -> Result<End, Fault> {
+        loop {
+            if stop.now() != Stopping::No {
+                self.phase(Phase::Draining);
+                mark(&mut work.marker, work.unmarked.take(), &self.metrics).await?;
+                return Ok(end(stop.now()));
+            }
+            self.turn(work).await?;
+            if work.next.is_none() {
+                work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
+                let idle = work.next.is_none() && stop.now() == Stopping::No;
+                if idle {
+                    self.progress = Instant::now();
+                }
+                if idle && self.settings.until == Until::Drained {
+                    return Ok(End::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Publishes the next batch, marks the one before, and fetches ahead when there is more than one batch.
+    async fn turn(&mut self, work: &mut WorkOf<S, K>) -> Result<(), Fault> {
+        let Some(fresh) = work.next.take() else { return Ok(()) };
+        work.pin(&fresh.batch).await?;
+        work.fetching.publishing(&fresh.batch);
+        let (limits, unmarked) = (self.size.limits(), work.unmarked.take());
+        let ahead = fresh.batch.is_full() && work.fetching.runs_ahead();
+        let (published, marked, fetched) = tokio::join!(
+            publish(&mut work.publisher, fresh, &work.pins, &self.metrics),
+            mark(&mut work.marker, unmarked, &self.metrics),
+            async { if ahead { work.fetching.fetch(Form::Cursor, limits).await } else { Ok(None) } },
+        );
+        let published = published.inspect_err(|fault| self.size.failed(fault))?;
+        self.size.succeeded();
+        self.progress = Instant::now();
+        self.known = published.journalled().map_or(self.known, |at| at.n);
+        marked?;
+        work.next = fetched?;
+        work.unmarked = Some(published);
+        Ok(())
+    }
+
+    async fn back_off(&self, fault: &Fault, pause: Duration, stop: &mut Stop) -> Option<End> {
+        if pause.is_zero() {
+            debug!(error = fault.obx(), %fault, "claiming again");
+            return None;
+        }
+        self.phase(Phase::BackingOff);
+        warn!(error = fault.obx(), %fault, remedy = fault.remedy(), pause_ms = pause.as_millis() as u64, "backing off");
+        wait(pause, stop).await
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.metrics.phase(phase);
+    }
+}
+
+/// Waits; ends early when asked to stop.
+async fn wait(pause: Duration, stop: &mut Stop) -> Option<End> {
+    timeout(pause, stop.asked()).await.ok().map(end)
+}
+
+fn end(why: Stopping) -> End {
+    match why {
+        Stopping::No | Stopping::Drain => End::Stopped,
+        Stopping::LeaseLost => End::LeaseLost,
+    }
+}

@@ -1,0 +1,111 @@
+//! When and in which form the relay fetches.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use crate::cursor::{Cursor, Form, WentBack};
+use crate::event::{Batch, BatchLimits};
+use crate::fault::{Cause, Fault};
+use crate::metrics::Metrics;
+use crate::pace::{Found, PollInterval};
+use crate::source::{Query, Reader};
+use crate::stop::Stop;
+use crate::waits::Waits;
+
+/// A batch that was just fetched.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub(super) batch: Arc<Batch>,
+    pub(super) fetched_at: Instant,
+}
+
+/// The reader with its cursor and its clock.
+pub(super) struct Fetching<R> {
+    reader: R,
+    cursor: Cursor,
+    interval: PollInterval,
+    waits: Waits,
+    /// No fetch before this, unless a batch is full.
+    not_before: Instant,
+    /// When the next proof scan is due.
+    proof_due: Instant,
+    /// The lowest gap and since when it is the lowest.
+    lowest_gap: Option<(i64, Instant)>,
+    metrics: Metrics,
+}
+
+impl<R: Reader> Fetching<R> {
+    pub(super) fn new(reader: R, cursor: Cursor, waits: &Waits, metrics: Metrics) -> Self {
+        let (now, interval) = (Instant::now(), PollInterval::new(waits.linger, waits.idle));
+        let proof_due = now + waits.proof_scan;
+        Self { reader, cursor, interval, waits: *waits, not_before: now, proof_due, lowest_gap: None, metrics }
+    }
+
+    /// Whether the next batch may be fetched while one is being published: the cursor leaves out what is in flight.
+    pub(super) fn runs_ahead(&self) -> bool {
+        self.cursor.form() == Form::Cursor
+    }
+
+    /// The form of a fetch with nothing in flight: now and then the full form, which proves that the cursor missed nothing.
+    pub(super) fn form_now(&self) -> Form {
+        if Instant::now() >= self.proof_due { Form::Full } else { self.cursor.form() }
+    }
+
+    /// A batch is about to be published: the next transaction may start a linger later, or at once when the batch was full.
+    pub(super) fn publishing(&mut self, batch: &Batch) {
+        let linger = self.interval.after(Found::Work);
+        self.not_before = Instant::now() + if batch.is_full() { std::time::Duration::ZERO } else { linger };
+    }
+
+    /// Fetches when it is time; nothing when asked to stop before that.
+    pub(super) async fn fetch_in_time(&mut self, form: Form, limits: BatchLimits, stop: &mut Stop) -> Result<Option<Fresh>, Fault> {
+        tokio::select! {
+            biased;
+            _ = stop.asked() => Ok(None),
+            () = sleep_until(self.not_before) => self.fetch(form, limits).await,
+        }
+    }
+
+    /// Fetches now.
+    pub(super) async fn fetch(&mut self, form: Form, limits: BatchLimits) -> Result<Option<Fresh>, Fault> {
+        let query = Query { form, head: self.cursor.head(), gaps: self.cursor.gaps().collect(), limits };
+        let started = Instant::now();
+        let fetched = self.reader.fetch(&query).await?;
+        let seqs: Vec<i64> = fetched.batch.iter().flat_map(|batch| batch.seqs()).collect();
+        let cut = fetched.batch.as_ref().is_some_and(|batch| batch.is_full());
+        let learnt = self.cursor.take(form, fetched.listing, &seqs, cut).map_err(went_back)?;
+        if learnt.rescued > 0 {
+            warn!(
+                events = learnt.rescued,
+                first_seq = seqs[0],
+                "the proof scan found events below the cursor that nobody waited for"
+            );
+        }
+        self.metrics.polled();
+        self.metrics.fetched(started.elapsed(), form);
+        self.metrics.rescued(learnt.rescued);
+        self.note_gaps();
+        if form == Form::Full {
+            self.proof_due = Instant::now() + self.waits.proof_scan;
+        }
+        if fetched.batch.is_none() {
+            self.not_before = Instant::now() + self.interval.after(Found::Nothing);
+        }
+        Ok(fetched.batch.map(|batch| Fresh { batch, fetched_at: Instant::now() }))
+    }
+
+    fn note_gaps(&mut self) {
+        let lowest = self.cursor.gaps().next().map(|range| range.high);
+        self.lowest_gap = lowest.map(|high| match self.lowest_gap {
+            Some((known, since)) if known == high => (high, since),
+            Some(_) | None => (high, Instant::now()),
+        });
+        self.metrics.gaps(self.cursor.gaps().len(), self.lowest_gap.map(|(_, since)| since));
+    }
+}
+
+fn went_back(WentBack { head, last_value }: WentBack) -> Fault {
+    Fault::in_doubt(Cause::SequenceWentBack, format!("the sequence stands at {last_value}, {head} was seen"))
+}

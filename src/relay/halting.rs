@@ -1,0 +1,102 @@
+//! Looking before fencing, and halting: what happens before and instead of the loop.
+
+use tokio::time::{Instant, sleep};
+use tracing::{error, warn};
+
+use super::{End, Relay, wait};
+use crate::fault::{Dependency, Fault, Halt, HaltCode, Verdict};
+use crate::identity;
+use crate::journal::{Owner, View};
+use crate::phase::Phase;
+use crate::sink::Sink;
+use crate::source::{Source, Standing};
+use crate::stop::Stop;
+
+impl<S: Source, K: Sink> Relay<S, K> {
+    /// Looks at database and journal, fencing nobody. When the database seems to have gone back in time (a restore, a failover, or a
+    /// copy of a living one), watches first whether somebody else still publishes.
+    pub(super) async fn look(&mut self, owner: &Owner) -> Result<View, Fault> {
+        let (standing, view) = self.examine(owner).await?;
+        if identity::stranger(&standing, &view).is_none() {
+            return Ok(view);
+        }
+        if self.known > 0 {
+            identity::judge_journal(&standing, &view, self.known)?;
+        }
+        warn!(batch = view.last.n, applied = standing.applied.n, "the database went back in time: watching for another publisher");
+        sleep(self.settings.waits.went_back).await;
+        self.progress = Instant::now();
+        let (standing, later) = self.examine(owner).await?;
+        identity::judge_journal(&standing, &later, view.last.n)?;
+        Ok(later)
+    }
+
+    async fn examine(&self, owner: &Owner) -> Result<(Standing, View), Fault> {
+        let standing = self.source.look().await?;
+        self.metrics.dependency(Dependency::Database, true);
+        if standing.epoch != owner.epoch {
+            return Err(Fault::LeaseLost);
+        }
+        identity::judge_database(&standing)?;
+        let view = self.sink.look(standing.outbox, standing.applied).await?;
+        identity::judge_journal(&standing, &view, u64::MAX)?;
+        Ok((standing, view))
+    }
+
+    /// Takes the evidence again, writes the halt, and looks now and then whether the evidence is gone: then there is no end.
+    pub(super) async fn halt(&mut self, first: Halt, owner: &Owner, stop: &mut Stop) -> Option<End> {
+        warn!(code = first.code.name(), evidence = first.evidence, "looking again before halting");
+        let mut pause = self.settings.waits.evidence;
+        loop {
+            if let Some(end) = wait(pause, stop).await {
+                return Some(end);
+            }
+            self.progress = Instant::now();
+            match self.declare(&first, owner).await {
+                Ok(Some(halt)) => {
+                    error!(
+                        code = halt.code.name(),
+                        error = halt.code.obx(),
+                        evidence = halt.evidence,
+                        remedy = halt.code.remedy(),
+                        "halted"
+                    );
+                    self.phase(Phase::Halted);
+                    self.metrics.halted(Some(halt.code));
+                }
+                Ok(None) => return None,
+                Err(fault) if fault.verdict() == Verdict::StepDown => return Some(End::LeaseLost),
+                Err(_) => return None,
+            }
+            pause = self.settings.waits.halted;
+        }
+    }
+
+    /// Writes the halt into the state row if its evidence still stands and nobody claimed or marked since. Nothing when it is gone.
+    async fn declare(&mut self, first: &Halt, owner: &Owner) -> Result<Option<Halt>, Fault> {
+        let standing = self.source.look().await?;
+        let halt = match self.examine(owner).await {
+            Err(Fault::Unsafe(halt)) => halt,
+            Err(fault) => return Err(fault),
+            Ok((standing, view)) if self.stands(first, &standing, &view) => first.clone(),
+            Ok(_) => return Ok(None),
+        };
+        Ok(self.source.halt(&halt, &standing).await?.then_some(halt))
+    }
+
+    /// Whether what a look cannot judge by itself is still as it was.
+    fn stands(&self, first: &Halt, standing: &Standing, view: &View) -> bool {
+        match first.code {
+            HaltCode::JournalBlocked => view.stable < view.end,
+            HaltCode::TwoDatabases => identity::stranger(standing, view).is_some(),
+            // only the next settlement can tell: the first time it is believed, later it is tried
+            HaltCode::MarkRefused => self.metrics.vitals().phase != Phase::Halted,
+            HaltCode::ForeignJournal
+            | HaltCode::MovedDatabase
+            | HaltCode::OldPrimary
+            | HaltCode::JournalWindow
+            | HaltCode::KafkaBehind
+            | HaltCode::JournalVersion => false,
+        }
+    }
+}

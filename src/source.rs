@@ -1,0 +1,187 @@
+//! The seam to the outbox table. One implementation a database; all of them pass the same conformance suite.
+//!
+//! The order of the protocol is the order of the types: a [`Tenure`] needs the [`Fence`] that only a sink can raise, a [`Reader`] and
+//! a [`Marker`] need the journal's [`History`], and `mark` needs a [`Published`] that only a sink can make.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::cursor::{Form, Listing, Range};
+use crate::event::{Batch, BatchLimits};
+use crate::fault::{Fault, Halt};
+use crate::journal::{Applied, DatabaseIdentity, History, Owner};
+use crate::sink::{Fence, Published};
+
+pub mod memory;
+
+/// Pinned partition counts, by the topic's name in the table.
+pub type Pins = BTreeMap<String, i32>;
+
+/// Random number that each claim, and each command that changes something, writes into the state row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimNumber(pub i64);
+
+/// Where the outbox stands, as its database tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Identity of the outbox, given by `migrate`.
+    pub outbox: Uuid,
+    /// Claim number in the state row now.
+    pub claim: ClaimNumber,
+    /// Newest batch whose rows are marked.
+    pub applied: Applied,
+    /// Address (host, port, database) as configured.
+    pub address: String,
+    /// What the server says of itself.
+    pub database: DatabaseIdentity,
+    /// Addresses this outbox may be published from.
+    pub accepted_addresses: Vec<String>,
+    /// Systems this outbox may be published from.
+    pub accepted_systems: Vec<String>,
+    /// Number of the newest lease grant.
+    pub epoch: u64,
+    /// Start numbers of the newest grants, the last one belonging to `epoch`.
+    pub grants: Vec<u64>,
+    /// Pinned partition counts.
+    pub pins: Pins,
+}
+
+impl Standing {
+    /// Whether this database gave `owner` its lease. Grants older than the remembered ones are believed.
+    pub fn gave(&self, owner: &Owner) -> bool {
+        let Some(age) = self.epoch.checked_sub(owner.epoch) else { return false };
+        let remembered = self.grants.len() as u64;
+        age >= remembered || self.grants[(remembered - 1 - age) as usize] == owner.start
+    }
+}
+
+/// A table of events with the relay's own rows beside it.
+pub trait Source: Send + Sync + 'static {
+    /// What a claim gives.
+    type Tenure: Tenure;
+
+    /// Reads where the outbox stands; changes nothing.
+    fn look(&self) -> impl Future<Output = Result<Standing, Fault>> + Send;
+
+    /// Writes `claim` into state row and token, provided that `owner` still holds the lease, and reads what is applied. `fence` proves
+    /// that every older owner is shut out of the log: what is read before that could still change.
+    fn claim(&self, owner: &Owner, claim: ClaimNumber, fence: &Fence) -> impl Future<Output = Result<Self::Tenure, Fault>> + Send;
+
+    /// Writes a halt into the state row, provided that claim number and applied batch still are those of `seen`. Says whether it was
+    /// written.
+    fn halt(&self, halt: &Halt, seen: &Standing) -> impl Future<Output = Result<bool, Fault>> + Send;
+}
+
+/// A claim whose journal is not settled yet.
+pub trait Tenure: Send {
+    /// Fetches.
+    type Reader: Reader;
+    /// Marks.
+    type Marker: Marker;
+
+    /// Where the outbox stood when it was claimed.
+    fn standing(&self) -> &Standing;
+
+    /// Marks what the journal has and the table lacks, record by record, then hands out reader and marker.
+    fn settle<H: History>(self, history: H) -> impl Future<Output = Result<(Self::Reader, Self::Marker), Fault>> + Send;
+}
+
+/// What one fetch brought.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Came with the statement.
+    pub listing: Listing,
+    /// The rows; nothing when there were none.
+    pub batch: Option<Arc<Batch>>,
+}
+
+/// What a fetch asks for.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Full form, or by cursor.
+    pub form: Form,
+    /// Cursor form: highest number seen.
+    pub head: i64,
+    /// Cursor form: lower numbers never seen.
+    pub gaps: Vec<Range>,
+    /// How much to bring.
+    pub limits: BatchLimits,
+}
+
+/// Fetches rows, in one snapshot each time.
+pub trait Reader: Send {
+    /// Whether the table keeps the rules that the cursor needs.
+    fn allows_cursor(&self) -> bool;
+
+    /// Reads where the sequence stands and then, in a later statement, who is writing.
+    fn positions(&mut self) -> impl Future<Output = Result<Listing, Fault>> + Send;
+
+    /// Fetches unsent rows in order. Claim number, token and files are compared in the same statement.
+    fn fetch(&mut self, query: &Query) -> impl Future<Output = Result<Fetched, Fault>> + Send;
+}
+
+/// Marks rows and keeps what belongs to the state row, under the claim number.
+pub trait Marker: Send {
+    /// Marks exactly the rows of a batch and records it as applied, in one database transaction.
+    fn mark(&mut self, published: &Published) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Pins partition counts of topics that occur for the first time.
+    fn pin(&mut self, pins: &Pins) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// Whether the lease could be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Ours, under this grant.
+    Held {
+        /// Number of the grant.
+        epoch: u64,
+    },
+    /// Another process has it.
+    Taken {
+        /// Its instance name.
+        by: String,
+        /// Its start number.
+        start: u64,
+    },
+}
+
+/// May the lease of an older process of the same instance name be taken while it still runs?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// Once, when the process starts: the older one is dead.
+    OwnInstance,
+    /// No: wait until it runs out.
+    Expired,
+}
+
+/// The lease row: efficiency only, never safety.
+pub trait Leases: Send + Sync + 'static {
+    /// Takes the lease if it is free, run out, or ours already.
+    fn take(&self, instance: &str, start: u64, takeover: Takeover) -> impl Future<Output = Result<Lease, Fault>> + Send;
+
+    /// Renews a lease that is held; `Taken` when it is not ours any more.
+    fn renew(&self, start: u64) -> impl Future<Output = Result<Lease, Fault>> + Send;
+
+    /// Gives a lease up if it is ours.
+    fn release(&self, start: u64) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// What a running relay lets go of, in small steps.
+pub trait Pruning: Send + Sync + 'static {
+    /// Deletes sent rows older than the retention and old applied rows, one step. Returns how many rows went, and whether there is
+    /// probably more.
+    fn prune(&self) -> impl Future<Output = Result<Pruned, Fault>> + Send;
+}
+
+/// One step of pruning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Rows deleted.
+    pub rows: u64,
+    /// Whether the step ended at its limit.
+    pub more: bool,
+}

@@ -1,0 +1,434 @@
+//! The outbox table in memory: the twin of a database for tests. Transactions, a sequence that runs ahead of commits, claims, leases,
+//! and faults on demand.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::{
+    ClaimNumber, Fetched, Lease, Leases, Marker, Pins, Pruned, Pruning, Query, Reader, Source, Standing, Takeover, Tenure,
+};
+use crate::cursor::{Form, Listing};
+use crate::event::{BatchBuilder, Event, Fingerprint, Pushed};
+use crate::fault::{Cause, Fault, Halt, HaltCode};
+use crate::journal::{Applied, DatabaseIdentity, History, Owner, Record};
+use crate::sink::{Fence, Published};
+
+/// Verbs that a test can make fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// `Source::look`.
+    Look,
+    /// `Source::claim`.
+    Claim,
+    /// One record of `Tenure::settle`.
+    Settle,
+    /// `Reader::fetch`.
+    Fetch,
+    /// `Marker::mark`.
+    Mark,
+}
+
+/// What a failing verb did before it failed.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// Nothing.
+    Before(Fault),
+    /// Everything: only the answer got lost.
+    After(Fault),
+}
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Identity.
+    pub id: Uuid,
+    /// Topic.
+    pub topic: String,
+    /// Key.
+    pub key: Option<String>,
+    /// Value.
+    pub payload: String,
+    /// Whether it is marked.
+    pub sent: bool,
+}
+
+/// Everything the database holds.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Committed rows by number.
+    pub rows: BTreeMap<i64, Row>,
+    /// Rows of open transactions.
+    open: HashMap<String, Vec<(i64, Row)>>,
+    /// Highest number drawn.
+    pub last_value: i64,
+    /// What is applied, ascending.
+    pub applied: Vec<Applied>,
+    /// The state row, but for what is derived.
+    pub standing: Standing,
+    /// The token of the unlogged table.
+    pub token: Option<ClaimNumber>,
+    /// Instance, start and whether it still lives.
+    pub lease: Option<(String, u64)>,
+    /// The halt that was written.
+    pub halted: Option<Halt>,
+    /// File number of the table.
+    pub file: u64,
+    /// Marks touch no row, as with a trigger that swallows updates.
+    pub swallows_marks: bool,
+    /// Whether the cursor may be used.
+    pub allows_cursor: bool,
+    next_transaction: u64,
+    failures: HashMap<Verb, VecDeque<Option<Failure>>>,
+    /// Verbs as they were called.
+    pub calls: Vec<Verb>,
+}
+
+/// A handle to one database; clones see the same one.
+#[derive(Clone, Debug)]
+pub struct MemorySource(Arc<Mutex<Database>>);
+
+/// An open transaction of a service.
+#[derive(Debug)]
+pub struct Writer {
+    source: MemorySource,
+    name: String,
+}
+
+impl MemorySource {
+    /// An empty outbox as `migrate` leaves it.
+    pub fn new(outbox: Uuid) -> Self {
+        let standing = Standing {
+            outbox,
+            claim: ClaimNumber(0),
+            applied: Applied::default(),
+            address: "memory".into(),
+            database: DatabaseIdentity { system: "1".into(), timeline: 1 },
+            accepted_addresses: vec!["memory".into()],
+            accepted_systems: vec!["1".into()],
+            epoch: 0,
+            grants: Vec::new(),
+            pins: Pins::new(),
+        };
+        Self(Arc::new(Mutex::new(Database {
+            rows: BTreeMap::new(),
+            open: HashMap::new(),
+            last_value: 0,
+            applied: Vec::new(),
+            standing,
+            token: None,
+            lease: None,
+            halted: None,
+            file: 1,
+            swallows_marks: false,
+            allows_cursor: true,
+            next_transaction: 1,
+            failures: HashMap::new(),
+            calls: Vec::new(),
+        })))
+    }
+
+    /// The database itself, to look at it or to do it harm.
+    pub fn database(&self) -> MutexGuard<'_, Database> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another database with the same contents: a copy, or a backup.
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.database().clone())))
+    }
+
+    /// Puts the contents of `backup` back.
+    pub fn restore(&self, backup: &Self) {
+        let backup = backup.database().clone();
+        *self.database() = backup;
+    }
+
+    /// Begins a transaction of a service.
+    pub fn begin(&self) -> Writer {
+        let mut database = self.database();
+        let name = format!("9/{}", database.next_transaction);
+        database.next_transaction += 1;
+        Writer { source: self.clone(), name }
+    }
+
+    /// Inserts one event in a transaction of its own.
+    pub fn insert(&self, topic: &str, key: Option<&str>, payload: &str) -> i64 {
+        let writer = self.begin();
+        let seq = writer.insert(topic, key, payload);
+        writer.commit();
+        seq
+    }
+
+    /// The next call of `verb` that is not spoken for fails.
+    pub fn fail(&self, verb: Verb, failure: Failure) {
+        self.database().failures.entry(verb).or_default().push_back(Some(failure));
+    }
+
+    /// The next call of `verb` that is not spoken for succeeds.
+    pub fn pass(&self, verb: Verb) {
+        self.database().failures.entry(verb).or_default().push_back(None);
+    }
+
+    fn call<T>(&self, verb: Verb, action: impl FnOnce(&mut Database) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut database = self.database();
+        database.calls.push(verb);
+        match database.failures.get_mut(&verb).and_then(VecDeque::pop_front).flatten() {
+            None => action(&mut database),
+            Some(Failure::Before(fault)) => Err(fault),
+            Some(Failure::After(fault)) => action(&mut database).and(Err(fault)),
+        }
+    }
+}
+
+impl Writer {
+    /// Draws a number and inserts; nobody sees it before the commit.
+    pub fn insert(&self, topic: &str, key: Option<&str>, payload: &str) -> i64 {
+        let mut database = self.source.database();
+        database.last_value += 1;
+        let (seq, id) = (database.last_value, Uuid::new_v4());
+        let row = Row { id, topic: topic.into(), key: key.map(Into::into), payload: payload.into(), sent: false };
+        database.open.entry(self.name.clone()).or_default().push((seq, row));
+        seq
+    }
+
+    /// Makes the rows visible.
+    pub fn commit(self) {
+        let mut database = self.source.database();
+        let rows = database.open.remove(&self.name).unwrap_or_default();
+        database.rows.extend(rows);
+    }
+
+    /// Throws the rows away; their numbers stay drawn.
+    pub fn rollback(self) {
+        self.source.database().open.remove(&self.name);
+    }
+}
+
+impl Database {
+    fn applied(&self) -> Applied {
+        self.applied.last().copied().unwrap_or_default()
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { applied: self.applied(), ..self.standing.clone() }
+    }
+
+    fn guard(&self, claim: ClaimNumber) -> Result<(), Fault> {
+        if self.standing.claim == claim { Ok(()) } else { Err(Fault::in_doubt(Cause::ClaimChanged, "another claim")) }
+    }
+
+    fn mark(&mut self, seq: i64, matches: impl Fn(&Row) -> bool) -> bool {
+        let swallows = self.swallows_marks;
+        self.rows.get_mut(&seq).filter(|row| matches(row) && !row.sent && !swallows).map(|row| row.sent = true).is_some()
+    }
+
+    fn listing(&self) -> Listing {
+        Listing { last_value: self.last_value, holders: self.open.keys().cloned().collect::<BTreeSet<_>>() }
+    }
+}
+
+impl Source for MemorySource {
+    type Tenure = MemoryTenure;
+
+    async fn look(&self) -> Result<Standing, Fault> {
+        self.call(Verb::Look, |database| Ok(database.standing()))
+    }
+
+    async fn claim(&self, owner: &Owner, claim: ClaimNumber, _fence: &Fence) -> Result<MemoryTenure, Fault> {
+        self.call(Verb::Claim, |database| {
+            if database.lease.as_ref().is_none_or(|(_, start)| *start != owner.start) || database.standing.epoch != owner.epoch {
+                return Err(Fault::LeaseLost);
+            }
+            database.standing.claim = claim;
+            database.token = Some(claim);
+            database.halted = None;
+            Ok(MemoryTenure { source: self.clone(), claim, standing: database.standing(), file: database.file })
+        })
+    }
+
+    async fn halt(&self, halt: &Halt, seen: &Standing) -> Result<bool, Fault> {
+        let mut database = self.database();
+        let same = database.standing.claim == seen.claim && database.applied().n == seen.applied.n;
+        if same {
+            database.halted = Some(halt.clone());
+        }
+        Ok(same)
+    }
+}
+
+/// A claim on a [`MemorySource`].
+#[derive(Debug)]
+pub struct MemoryTenure {
+    source: MemorySource,
+    claim: ClaimNumber,
+    standing: Standing,
+    file: u64,
+}
+
+impl MemoryTenure {
+    fn settle_one(&self, record: &Record, at: Applied) -> Result<(), Fault> {
+        self.source.call(Verb::Settle, |database| {
+            database.guard(self.claim)?;
+            if database.applied().n + 1 != record.n {
+                return Err(Fault::in_doubt(Cause::Settle, "applied moved"));
+            }
+            for entry in &record.entries {
+                let ours = |row: &Row| Fingerprint::of(row.id) == entry.fingerprint;
+                database.mark(entry.seq, ours);
+                if database.rows.get(&entry.seq).is_some_and(|row| ours(row) && !row.sent) {
+                    return Err(Halt::new(HaltCode::MarkRefused, format!("seq {} is still unsent", entry.seq)).into());
+                }
+            }
+            database.applied.push(at);
+            Ok(())
+        })
+    }
+}
+
+impl Tenure for MemoryTenure {
+    type Reader = MemoryReader;
+    type Marker = MemoryMarker;
+
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    async fn settle<H: History>(self, mut history: H) -> Result<(MemoryReader, MemoryMarker), Fault> {
+        while let Some((record, at)) = history.next().await? {
+            self.settle_one(&record, at)?;
+        }
+        let reader = MemoryReader { source: self.source.clone(), claim: self.claim, file: self.file };
+        Ok((reader, MemoryMarker { source: self.source, claim: self.claim }))
+    }
+}
+
+/// Fetches from a [`MemorySource`].
+#[derive(Debug)]
+pub struct MemoryReader {
+    source: MemorySource,
+    claim: ClaimNumber,
+    file: u64,
+}
+
+impl Reader for MemoryReader {
+    fn allows_cursor(&self) -> bool {
+        self.source.database().allows_cursor
+    }
+
+    async fn positions(&mut self) -> Result<Listing, Fault> {
+        Ok(self.source.database().listing())
+    }
+
+    async fn fetch(&mut self, query: &Query) -> Result<Fetched, Fault> {
+        self.source.call(Verb::Fetch, |database| {
+            database.guard(self.claim)?;
+            match database.token {
+                Some(token) if token == self.claim => {}
+                Some(_) => return Err(Fault::in_doubt(Cause::ClaimChanged, "another token")),
+                None => return Err(Fault::in_doubt(Cause::TokenMissing, "no token")),
+            }
+            if database.file != self.file {
+                return Err(Fault::in_doubt(Cause::FileChanged, "another file"));
+            }
+            Ok(Fetched { listing: database.listing(), batch: select(database, query).build().map(Arc::new) })
+        })
+    }
+}
+
+fn select(database: &Database, query: &Query) -> BatchBuilder {
+    let wanted = |seq: i64| match query.form {
+        Form::Full => true,
+        Form::Cursor => seq > query.head || query.gaps.iter().any(|gap| (gap.low..=gap.high).contains(&seq)),
+    };
+    let mut batch = BatchBuilder::new(query.limits);
+    for (&seq, row) in database.rows.iter().filter(|(seq, row)| !row.sent && wanted(**seq)) {
+        let pushed = batch.push(&Event {
+            seq,
+            id: row.id,
+            topic: &row.topic,
+            key: row.key.as_deref().map(str::as_bytes),
+            kind: "",
+            source: None,
+            payload: Some(row.payload.as_bytes()),
+            headers: None,
+            created_at_us: 0,
+        });
+        if pushed != Pushed::Kept {
+            break;
+        }
+    }
+    batch
+}
+
+/// Marks in a [`MemorySource`].
+#[derive(Debug)]
+pub struct MemoryMarker {
+    source: MemorySource,
+    claim: ClaimNumber,
+}
+
+impl Marker for MemoryMarker {
+    async fn mark(&mut self, published: &Published) -> Result<(), Fault> {
+        self.source.call(Verb::Mark, |database| {
+            database.guard(self.claim)?;
+            let before = database.clone();
+            let marked = published.batch().events().filter(|event| database.mark(event.seq, |row| row.id == event.id)).count();
+            if marked != published.batch().len() {
+                database.rows = before.rows;
+                return Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {} rows", published.batch().len())));
+            }
+            database.applied.extend(published.journalled());
+            Ok(())
+        })
+    }
+
+    async fn pin(&mut self, pins: &Pins) -> Result<(), Fault> {
+        let mut database = self.source.database();
+        database.guard(self.claim)?;
+        database.standing.pins.extend(pins.clone());
+        Ok(())
+    }
+}
+
+impl Leases for MemorySource {
+    async fn take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
+        let mut database = self.database();
+        match &database.lease {
+            Some((by, holder)) if *holder != start && (takeover == Takeover::Expired || by != instance) => {
+                Ok(Lease::Taken { by: by.clone(), start: *holder })
+            }
+            Some((_, holder)) if *holder == start => Ok(Lease::Held { epoch: database.standing.epoch }),
+            Some(_) | None => {
+                database.lease = Some((instance.into(), start));
+                database.standing.epoch += 1;
+                database.standing.grants.push(start);
+                Ok(Lease::Held { epoch: database.standing.epoch })
+            }
+        }
+    }
+
+    async fn renew(&self, start: u64) -> Result<Lease, Fault> {
+        let database = self.database();
+        Ok(match &database.lease {
+            Some((_, holder)) if *holder == start => Lease::Held { epoch: database.standing.epoch },
+            Some((by, holder)) => Lease::Taken { by: by.clone(), start: *holder },
+            None => Lease::Taken { by: String::new(), start: 0 },
+        })
+    }
+
+    async fn release(&self, start: u64) -> Result<(), Fault> {
+        self.database().lease.take_if(|(_, holder)| *holder == start);
+        Ok(())
+    }
+}
+
+impl Pruning for MemorySource {
+    async fn prune(&self) -> Result<Pruned, Fault> {
+        let mut database = self.database();
+        let before = database.rows.len();
+        database.rows.retain(|_, row| !row.sent);
+        Ok(Pruned { rows: (before - database.rows.len()) as u64, more: false })
+    }
+}
