@@ -1,3 +1,4 @@
 //! Tests that need no servers: the whole of it takes seconds.
 
 mod relay;
+mod tidy;
