@@ -41,9 +41,12 @@ impl Stopper {
 }
 
 impl Stop {
-    /// What was asked so far.
+    /// What was asked so far. A stopper that is gone asks for a drain.
     pub fn now(&self) -> Stopping {
-        *self.0.borrow()
+        match *self.0.borrow() {
+            Stopping::No if self.0.has_changed().is_err() => Stopping::Drain,
+            asked => asked,
+        }
     }
 
     /// Waits until something is asked. A stopper that is gone asks for a drain.
