@@ -315,6 +315,11 @@ impl Fault {
         Self::Unavailable { dependency: Dependency::Database, code, detail: detail.into() }
     }
 
+    /// A claim waits for the end of older transactions, and that took too long.
+    pub fn slow_fence() -> Self {
+        Self::kafka("fence", "older transactions could not be ended in time")
+    }
+
     /// Shorthand for a Kafka cluster that could not be reached or said "not now".
     pub fn kafka(code: &'static str, detail: impl Into<String>) -> Self {
         Self::Unavailable { dependency: Dependency::Kafka, code, detail: detail.into() }

@@ -116,8 +116,9 @@ impl Metrics {
         self.state().vitals
     }
 
-    /// A claim succeeded.
+    /// A claim succeeded, so Kafka has answered.
     pub fn claimed(&self, cause: Cause) {
+        self.dependency(Dependency::Kafka, true);
         self.families().claims.with_label_values(&[cause.name()]).inc();
     }
 

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::cursor::{Cursor, Form};
 use crate::event::BatchLimits;
-use crate::fault::{Cause, Dependency, Fault, Verdict};
+use crate::fault::{Cause, Fault, Verdict};
 use crate::identity;
 use crate::journal::{Owner, Writer};
 use crate::metrics::Metrics;
@@ -144,7 +144,6 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.progress = Instant::now();
         self.metrics.claimed(cause);
         self.metrics.halted(None);
-        self.metrics.dependency(Dependency::Kafka, true);
         info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
         match self.settings.until {
             Until::Settled => Ok(End::Stopped),
@@ -160,9 +159,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.phase(Phase::Looking);
         let seen = self.look(owner).await?;
         self.phase(Phase::Claiming);
-        let fenced = timeout(self.settings.waits.stuck, self.sink.fence())
-            .await
-            .unwrap_or_else(|_| Err(Fault::kafka("fence", "older transactions could not be ended in time")))?;
+        let fenced = timeout(self.settings.waits.stuck, self.sink.fence()).await.unwrap_or_else(|_| Err(Fault::slow_fence()))?;
         let tenure = self.source.claim(owner, ClaimNumber(self.chance.i64(..)), fenced.fence()).await?;
         let standing = tenure.standing().clone();
         identity::judge_database(&standing)?;

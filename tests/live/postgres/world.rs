@@ -9,7 +9,7 @@ use outboxd::source::postgres::{Delivery, MarkMode, Postgres as Source, Roles, S
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::Mutex;
 
-use crate::conformance::source::{Setup, SourceWorld};
+use crate::source_conformance::{Setup, SourceWorld};
 use crate::support::{Postgres, Version};
 
 /// How the schema and the table of a world are called, and which columns differ.

@@ -106,9 +106,8 @@ fn security() -> String {
         for scram in ["scram-sha-256", "scram-sha-512"] {
             text += &format!("{prefix}.{scram}.sasl.jaas.config={modules}.scram.ScramLoginModule required;\n");
         }
-        text += &format!(
-            "{prefix}.oauthbearer.sasl.jaas.config={modules}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"broker\";\n"
-        );
+        let module = format!("{modules}.oauthbearer.OAuthBearerLoginModule");
+        text += &format!("{prefix}.oauthbearer.sasl.jaas.config={module} required unsecuredLoginStringClaim_sub=\"broker\";\n");
     }
     text
 }
