@@ -4,6 +4,8 @@ pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod fault;
+pub mod heartbeat;
+pub mod http;
 pub mod identity;
 pub mod journal;
 pub mod metrics;
