@@ -165,6 +165,16 @@ fn what_was_told_last_is_shown() {
 }
 
 #[test]
+fn a_dependency_that_is_not_available_is_down() {
+    let metrics = Metrics::new("shop");
+    metrics.dependency(Dependency::Kafka, true);
+    assert_eq!(value(&metrics, "outboxd_dependency_up{dependency=\"kafka\"}"), Some(1.0));
+    metrics.fault(&Fault::kafka("transport", "connection refused"));
+    assert_eq!(value(&metrics, "outboxd_dependency_up{dependency=\"kafka\"}"), Some(0.0));
+    assert_eq!(value(&metrics, "outboxd_faults_total{code=\"transport\"}"), Some(1.0));
+}
+
+#[test]
 fn a_clock_behind_the_database_gives_no_negative_age() {
     let metrics = Metrics::new("shop");
     metrics.pending(1, Some(now_us() + 60_000_000));
