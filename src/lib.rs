@@ -8,6 +8,7 @@ pub mod heartbeat;
 pub mod http;
 pub mod identity;
 pub mod journal;
+pub mod log;
 pub mod metrics;
 pub mod pace;
 pub mod phase;
