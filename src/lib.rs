@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod cursor;
+pub mod daemon;
 pub mod event;
 pub mod fault;
 pub mod heartbeat;

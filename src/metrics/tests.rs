@@ -148,6 +148,17 @@ async fn ages_grow_while_nobody_tells_anything() {
     assert_eq!(value(&metrics, "outboxd_open_gaps"), Some(0.0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn silence_is_what_passed_since_the_relay_told_anything() {
+    let metrics = Metrics::new("shop");
+    metrics.phase(Phase::Relaying);
+    tokio::time::advance(Duration::from_secs(9)).await;
+    metrics.dependency(Dependency::Database, true);
+    assert_eq!(metrics.silence(), Duration::from_secs(9));
+    metrics.fetched(Duration::ZERO, Form::Cursor);
+    assert_eq!(metrics.silence(), Duration::ZERO);
+}
+
 #[test]
 fn what_was_told_last_is_shown() {
     let metrics = Metrics::new("shop");
