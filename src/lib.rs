@@ -2,10 +2,14 @@
 
 pub mod config;
 pub mod cursor;
+pub mod daemon;
 pub mod event;
 pub mod fault;
+pub mod heartbeat;
+pub mod http;
 pub mod identity;
 pub mod journal;
+pub mod log;
 pub mod metrics;
 pub mod pace;
 pub mod phase;

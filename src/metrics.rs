@@ -38,6 +38,7 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct State {
     vitals: Vitals,
+    heard: Instant,
     form: Option<Form>,
     pending: u64,
     oldest_pending: Option<Age>,
@@ -81,18 +82,18 @@ impl Metrics {
 
     /// The relay is in another phase.
     pub fn phase(&self, phase: Phase) {
-        self.state().vitals.phase = phase;
+        self.heard().vitals.phase = phase;
     }
 
     /// The relay is halted, or not any more.
     pub fn halted(&self, code: Option<HaltCode>) {
-        self.state().vitals.halted = code;
+        self.heard().vitals.halted = code;
     }
 
     /// This process got the lease, or lost it. Who is not the leader knows nothing of the table: what was measured there is withdrawn,
     /// or it would grow for ever.
     pub fn leader(&self, leader: bool) {
-        let mut state = self.state();
+        let mut state = self.heard();
         state.vitals.leader = leader;
         if !leader {
             *state = State { vitals: state.vitals, ..State::new() };
@@ -116,8 +117,14 @@ impl Metrics {
         self.state().vitals
     }
 
+    /// For how long the relay has told nothing: no phase, no answer, no fault. While it works, or waits for work, that is short.
+    pub fn silence(&self) -> Duration {
+        self.state().heard.elapsed()
+    }
+
     /// A claim succeeded, so Kafka has answered.
     pub fn claimed(&self, cause: Cause) {
+        drop(self.heard());
         self.dependency(Dependency::Kafka, true);
         self.families().claims.with_label_values(&[cause.name()]).inc();
     }
@@ -139,12 +146,13 @@ impl Metrics {
     /// One fetch answered after `took`.
     pub fn fetched(&self, took: Duration, form: Form) {
         self.families().fetch.observe(took.as_secs_f64());
-        self.state().form = Some(form);
+        self.heard().form = Some(form);
     }
 
     /// A batch is committed, `took` after its transaction was begun; it had been fetched at `seen`.
     pub fn published(&self, batch: &Batch, seen: Instant, took: Duration) {
         let families = self.families();
+        drop(self.heard());
         families.batches.inc();
         families.batch_events.observe(batch.len() as f64);
         families.publish.observe(took.as_secs_f64());
@@ -157,6 +165,7 @@ impl Metrics {
 
     /// A batch was marked within `took`.
     pub fn marked(&self, took: Duration) {
+        drop(self.heard());
         self.families().mark.observe(took.as_secs_f64());
     }
 
@@ -196,6 +205,12 @@ impl Metrics {
         &self.shared.families
     }
 
+    fn heard(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.heard = Instant::now();
+        state
+    }
+
     /// Nothing that holds this lock can panic half way, so a poisoned one is as good.
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -212,7 +227,7 @@ impl State {
             database_reached: false,
             kafka_up: false,
         };
-        Self { vitals, form: None, pending: 0, oldest_pending: None, gaps: 0, oldest_gap: None }
+        Self { vitals, heard: Instant::now(), form: None, pending: 0, oldest_pending: None, gaps: 0, oldest_gap: None }
     }
 }
 

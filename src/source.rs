@@ -186,3 +186,18 @@ pub struct Pruned {
     /// Whether the step ended at its limit.
     pub more: bool,
 }
+
+/// What waits in the table, for gauges.
+pub trait Gauging: Send + Sync + 'static {
+    /// Counts what is committed and not published, up to a bound, and looks at the oldest of it. Cheap enough for every few seconds.
+    fn pending(&self) -> impl Future<Output = Result<Pending, Fault>> + Send;
+}
+
+/// Events that wait to be published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// How many, at most the bound that the source counts to.
+    pub events: u64,
+    /// When the oldest was created, microseconds since 1970 (UTC).
+    pub oldest_created_us: Option<i64>,
+}

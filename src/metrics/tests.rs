@@ -148,6 +148,17 @@ async fn ages_grow_while_nobody_tells_anything() {
     assert_eq!(value(&metrics, "outboxd_open_gaps"), Some(0.0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn silence_is_what_passed_since_the_relay_told_anything() {
+    let metrics = Metrics::new("shop");
+    metrics.phase(Phase::Relaying);
+    tokio::time::advance(Duration::from_secs(9)).await;
+    metrics.dependency(Dependency::Database, true);
+    assert_eq!(metrics.silence(), Duration::from_secs(9));
+    metrics.fetched(Duration::ZERO, Form::Cursor);
+    assert_eq!(metrics.silence(), Duration::ZERO);
+}
+
 #[test]
 fn what_was_told_last_is_shown() {
     let metrics = Metrics::new("shop");
@@ -162,6 +173,16 @@ fn what_was_told_last_is_shown() {
     assert_eq!(value(&metrics, "outboxd_fetch_form{form=\"cursor\"}"), Some(1.0));
     let vitals = metrics.vitals();
     assert!(vitals.database_reached && !vitals.database_up);
+}
+
+#[test]
+fn a_dependency_that_is_not_available_is_down() {
+    let metrics = Metrics::new("shop");
+    metrics.dependency(Dependency::Kafka, true);
+    assert_eq!(value(&metrics, "outboxd_dependency_up{dependency=\"kafka\"}"), Some(1.0));
+    metrics.fault(&Fault::kafka("transport", "connection refused"));
+    assert_eq!(value(&metrics, "outboxd_dependency_up{dependency=\"kafka\"}"), Some(0.0));
+    assert_eq!(value(&metrics, "outboxd_faults_total{code=\"transport\"}"), Some(1.0));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::{
-    ClaimNumber, Fetched, Lease, Leases, Marker, Pins, Pruned, Pruning, Query, Reader, Source, Standing, Takeover, Tenure,
+    ClaimNumber, Fetched, Gauging, Lease, Leases, Marker, Pending, Pins, Pruned, Pruning, Query, Reader, Source, Standing,
+    Takeover, Tenure,
 };
 use crate::cursor::{Form, Listing};
 use crate::event::{BatchBuilder, Event, Fingerprint, Pushed};
@@ -430,5 +431,12 @@ impl Pruning for MemorySource {
         let before = database.rows.len();
         database.rows.retain(|_, row| !row.sent);
         Ok(Pruned { rows: (before - database.rows.len()) as u64, more: false })
+    }
+}
+
+impl Gauging for MemorySource {
+    async fn pending(&self) -> Result<Pending, Fault> {
+        let events = self.database().rows.values().filter(|row| !row.sent).count() as u64;
+        Ok(Pending { events, oldest_created_us: (events > 0).then_some(0) })
     }
 }
