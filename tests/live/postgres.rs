@@ -1,5 +1,7 @@
 //! The PostgreSQL source on real servers: what every source must do, on the oldest and the newest version, and what only PostgreSQL has.
 
+mod setup;
+mod shape;
 mod world;
 
 /// What every source must do, on PostgreSQL 15.

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use outboxd::fault::Fault;
 use outboxd::source::postgres::{Delivery, MarkMode, Postgres as Source, Roles, Settings, Tls};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::Mutex;
@@ -18,8 +19,10 @@ pub trait Shape: Send + Sync + 'static {
     const SCHEMA: &'static str;
     /// Table.
     const TABLE: &'static str;
-    /// Statements that change the table of `{outbox}` before the rights are given.
-    const ALTER: &'static str;
+    /// Statements that create the table `{outbox}`; empty: `migrate` does.
+    const CREATE: &'static str;
+    /// Whether the numbers keep the order.
+    const ORDERED: bool = true;
 }
 
 /// As `migrate` makes it.
@@ -28,7 +31,7 @@ pub struct Plain;
 impl Shape for Plain {
     const SCHEMA: &'static str = "app";
     const TABLE: &'static str = "outbox";
-    const ALTER: &'static str = "";
+    const CREATE: &'static str = "";
 }
 
 /// One outbox on the server of a version.
@@ -96,21 +99,46 @@ pub fn roles() -> Roles {
 }
 
 impl<const VERSION: u32, S: Shape> World<VERSION, S> {
+    /// A new outbox, or why it cannot be one.
+    pub async fn try_fresh(setup: Setup) -> Result<Self, Fault> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (server, database) = server(VERSION);
+        let name = format!("{}{}", S::SCHEMA, COUNT.fetch_add(1, Ordering::Relaxed));
+        let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
+        settings.mark = if setup.delete { MarkMode::Delete } else { MarkMode::Row };
+        settings.retention = Some(setup.retention);
+        settings.ordered = S::ORDERED;
+        settings.delivery = if setup.at_least_once { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+        let admin = Mutex::new(connect(server, database, "postgres").await);
+        let table = format!("{schema}.{}", quoted(S::TABLE));
+        let world = Self { server, settings, admin, table, schema, shape: PhantomData };
+        world.sql("CREATE SCHEMA {schema}").await;
+        if !S::CREATE.is_empty() {
+            world.sql(S::CREATE).await;
+        }
+        let owner = administrator(&world.settings);
+        owner.migrate().await?;
+        owner.grant(&roles()).await?;
+        world.source().prepare().await?;
+        Ok(world)
+    }
+
     /// Runs a statement as the superuser, with `{outbox}` and `{schema}` filled in.
     pub async fn sql(&self, statement: &str) {
-        let sql = self.fill(statement);
-        self.admin.lock().await.execute(sqlx::raw_sql(AssertSqlSafe(sql.as_str()))).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let done = self.admin.lock().await.execute(sqlx::raw_sql(self.fill(statement))).await;
+        done.unwrap_or_else(|e| panic!("{}: {e}", self.fill(statement).0));
     }
 
     /// All numbers that a query gives.
     pub async fn numbers(&self, query: &str) -> Vec<i64> {
         let sql = self.fill(query);
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *self.admin.lock().await).await.expect("the query works");
+        let rows = sqlx::query(sql).fetch_all(&mut *self.admin.lock().await).await.expect("the query works");
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    fn fill(&self, statement: &str) -> String {
-        statement.replace("{outbox}", &self.table).replace("{schema}", &self.schema)
+    /// A statement with its names filled in.
+    pub fn fill(&self, statement: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(statement.replace("{outbox}", &self.table).replace("{schema}", &self.schema))
     }
 
     /// A connection of the service.
@@ -135,25 +163,7 @@ impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
     type Open = PgConnection;
 
     async fn fresh(setup: Setup) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let (server, database) = server(VERSION);
-        let name = format!("{}{}", S::SCHEMA, COUNT.fetch_add(1, Ordering::Relaxed));
-        let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
-        settings.mark = if setup.delete { MarkMode::Delete } else { MarkMode::Row };
-        settings.retention = Some(setup.retention);
-        settings.delivery = if setup.at_least_once { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
-        let admin = Mutex::new(connect(server, database, "postgres").await);
-        let table = format!("{schema}.{}", quoted(S::TABLE));
-        let world = Self { server, settings, admin, table, schema, shape: PhantomData };
-        world.sql("CREATE SCHEMA {schema}").await;
-        let owner = administrator(&world.settings);
-        owner.migrate().await.expect("migrated");
-        if !S::ALTER.is_empty() {
-            world.sql(S::ALTER).await;
-        }
-        owner.grant(&roles()).await.expect("granted");
-        world.source().prepare().await.expect("the relay's role has its rights");
-        world
+        Self::try_fresh(setup).await.expect("an outbox that can be relayed")
     }
 
     fn source(&self) -> Source {
@@ -230,6 +240,6 @@ impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
 
     async fn halted(&self) -> Option<String> {
         let sql = self.fill("SELECT halted_code FROM {schema}.outboxd_state");
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *self.admin.lock().await).await.expect("the state row")
+        sqlx::query_scalar(sql).fetch_one(&mut *self.admin.lock().await).await.expect("the state row")
     }
 }
