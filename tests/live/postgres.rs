@@ -1,5 +1,6 @@
 //! The PostgreSQL source on real servers: what every source must do, on the oldest and the newest version, and what only PostgreSQL has.
 
+mod past;
 mod plans;
 mod setup;
 mod shape;
@@ -19,4 +20,12 @@ mod on_18 {
     use crate::source_conformance as source;
 
     source::source_conformance!(World<18, Plain>);
+}
+
+/// The same through PgBouncer in transaction mode: nothing may rest on the session.
+mod pooled {
+    use super::world::{Pooled, World};
+    use crate::conformance::source;
+
+    source::source_conformance!(World<15, Pooled>);
 }

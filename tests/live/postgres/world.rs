@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::Mutex;
 
 use crate::source_conformance::{Setup, SourceWorld};
-use crate::support::{Postgres, Version};
+use crate::support::{PgBouncer, Postgres, Version};
 
 /// How the schema and the table of a world are called, and which columns differ.
 pub trait Shape: Send + Sync + 'static {
@@ -23,6 +23,8 @@ pub trait Shape: Send + Sync + 'static {
     const CREATE: &'static str;
     /// Whether the numbers keep the order.
     const ORDERED: bool = true;
+    /// Whether the relay comes through a pooler in transaction mode.
+    const POOLED: bool = false;
 }
 
 /// As `migrate` makes it.
@@ -32,6 +34,16 @@ impl Shape for Plain {
     const SCHEMA: &'static str = "app";
     const TABLE: &'static str = "outbox";
     const CREATE: &'static str = "";
+}
+
+/// As `migrate` makes it, behind PgBouncer.
+pub struct Pooled;
+
+impl Shape for Pooled {
+    const SCHEMA: &'static str = "pooled";
+    const TABLE: &'static str = "outbox";
+    const CREATE: &'static str = "";
+    const POOLED: bool = true;
 }
 
 /// One outbox on the server of a version.
@@ -57,6 +69,14 @@ pub fn server(version: u32) -> (&'static Postgres, &'static str) {
     let (version, at) = if version == 15 { (Version::V15, 0) } else { (Version::V18, 1) };
     let server = Postgres::shared(version);
     (server, DATABASES[at].get_or_init(|| server.create_database("worlds")))
+}
+
+/// A pooler before the shared server of version 15.
+fn pooler() -> u16 {
+    static POOLER: OnceLock<PgBouncer> = OnceLock::new();
+    let pooler = POOLER.get_or_init(|| PgBouncer::start(server(15).0));
+    let url = pooler.url("x", "x");
+    url.trim_end_matches("/x").rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("the URL names a port")
 }
 
 /// A connection of a role.
@@ -101,13 +121,21 @@ pub fn roles() -> Roles {
 impl<const VERSION: u32, S: Shape> World<VERSION, S> {
     /// A new outbox, or why it cannot be one.
     pub async fn try_fresh(setup: Setup) -> Result<Self, Fault> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let (server, database) = server(VERSION);
+        Self::on(server, database, setup).await
+    }
+
+    /// A new outbox on a server of one's own.
+    pub async fn on(server: &'static Postgres, database: &str, setup: Setup) -> Result<Self, Fault> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}{}", S::SCHEMA, COUNT.fetch_add(1, Ordering::Relaxed));
         let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
         settings.mark = if setup.delete { MarkMode::Delete } else { MarkMode::Row };
         settings.retention = Some(setup.retention);
         settings.ordered = S::ORDERED;
+        if S::POOLED {
+            settings.port = pooler();
+        }
         settings.delivery = if setup.at_least_once { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
         let admin = Mutex::new(connect(server, database, "postgres").await);
         let table = format!("{schema}.{}", quoted(S::TABLE));
