@@ -25,7 +25,7 @@ mod on_18 {
 /// The same through PgBouncer in transaction mode: nothing may rest on the session.
 mod pooled {
     use super::world::{Pooled, World};
-    use crate::conformance::source;
+    use crate::source_conformance as source;
 
     source::source_conformance!(World<15, Pooled>);
 }

@@ -154,7 +154,7 @@ impl Postgres {
     pub async fn figures(&self) -> Result<Figures, Fault> {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin_indexed().await?;
-        let figures = figures(&mut work, &names, &self.settings.name).await?;
+        let figures = figures(&mut work, &names, self.settings.name()).await?;
         work.commit().await?;
         Ok(figures)
     }

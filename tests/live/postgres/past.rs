@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use outboxd::config::DatabaseTls;
 use outboxd::cursor::{Cursor, Form};
 use outboxd::fault::{Cause, Fault, Halt, HaltCode};
 use outboxd::sink::forged;
-use outboxd::source::postgres::{Postgres as Relayed, Settings, Tls};
+use outboxd::source::postgres::Postgres as Relayed;
 use outboxd::source::{Leases, Marker, Reader, Source, Takeover, Tenure};
 
-use super::world::{Plain, World, administrator, settings};
-use crate::conformance::source::{self, Records, Setup, SourceWorld, above, full, place, seqs};
+use super::world::{Plain, World, administrator, elsewhere, of_role, settings};
+use crate::source_conformance::{self as source, Records, Setup, SourceWorld, above, full, place, seqs};
 use crate::support::certificates::Certificates;
 use crate::support::{Postgres, PostgresOptions, Proxy, Version, Weather, eventually_async};
 
@@ -128,7 +129,7 @@ async fn a_commit_whose_answer_is_lost_is_in_doubt() {
         .await;
     let proxy = Proxy::before(world.server.port());
     let mut through = world;
-    through.settings.port = proxy.port();
+    through.settings = elsewhere(&through.settings, proxy.port(), through.database(), "outboxd");
     let (mut reader, mut marker) = source::relaying(&through, 1).await;
     let batch = reader.fetch(&full()).await.expect("fetched").batch.expect("one");
     let published = forged::published(batch, Some(place(1)));
@@ -150,7 +151,7 @@ async fn a_commit_whose_answer_is_lost_is_in_doubt() {
 async fn a_server_that_does_not_answer_is_an_outage() {
     let server = private(PostgresOptions::default());
     let mut impatient = World::<15, Plain>::on(server, "postgres", Setup::default()).await.expect("an outbox");
-    impatient.settings.statement_timeout = Duration::from_millis(200);
+    impatient.settings.database.statement_timeout = Duration::from_millis(200);
     let (mut reader, _) = source::relaying(&impatient, 1).await;
     server.freeze();
     assert_eq!(unavailable(reader.fetch(&full()).await), "timeout");
@@ -163,9 +164,9 @@ async fn a_server_that_does_not_answer_is_an_outage() {
 #[tokio::test]
 async fn a_wrong_database_or_role_is_told() {
     let world = World::<15, Plain>::fresh(Setup::default()).await;
-    let nowhere = Relayed::new(Settings { database: "nowhere".into(), ..world.settings.clone() });
+    let nowhere = Relayed::new(elsewhere(&world.settings, world.server.port(), "nowhere", "outboxd"));
     assert_eq!(unavailable(nowhere.look().await), "shutdown");
-    let nobody = Relayed::new(Settings { user: "nobody".into(), ..world.settings.clone() });
+    let nobody = Relayed::new(of_role(&world.settings, "nobody"));
     assert!(matches!(nobody.look().await, Err(Fault::Refused { detail, .. }) if detail.contains("nobody")));
 }
 
@@ -174,13 +175,18 @@ async fn tls_proves_the_server_where_that_is_asked_for() {
     let server = private(PostgresOptions { tls: true, ..PostgresOptions::default() });
     let open = settings(server, "postgres", "public", "outbox");
     administrator(&open).migrate().await.expect("migrated");
-    let over = |tls, ca_file| administrator(&Settings { tls, ca_file, ..open.clone() });
+    let over = |tls, ca_file| {
+        let mut settings = open.clone();
+        (settings.database.tls, settings.database.ca_file) = (tls, ca_file);
+        administrator(&settings)
+    };
     let (ours, other) = (Certificates::shared().ca(), Certificates::shared().other_ca());
-    over(Tls::Require, None).look().await.expect("encrypted");
-    over(Tls::VerifyFull, Some(ours)).look().await.expect("proved");
-    assert_eq!(unavailable(over(Tls::VerifyFull, Some(other)).look().await), "tls");
-    assert_eq!(unavailable(over(Tls::VerifyFull, None).look().await), "tls");
+    over(DatabaseTls::Require, None).look().await.expect("encrypted");
+    over(DatabaseTls::VerifyFull, Some(ours)).look().await.expect("proved");
+    assert_eq!(unavailable(over(DatabaseTls::VerifyFull, Some(other)).look().await), "tls");
+    assert_eq!(unavailable(over(DatabaseTls::VerifyFull, None).look().await), "tls");
     let plain = World::<15, Plain>::fresh(Setup::default()).await;
-    let required = Relayed::new(Settings { tls: Tls::Require, ..plain.settings.clone() });
-    assert_eq!(unavailable(required.look().await), "tls");
+    let mut required = plain.settings.clone();
+    required.database.tls = DatabaseTls::Require;
+    assert_eq!(unavailable(Relayed::new(required).look().await), "tls");
 }

@@ -7,7 +7,7 @@ use outboxd::sink::forged;
 use outboxd::source::{Marker, Pruning, Query, Reader};
 
 use super::world::{Plain, World};
-use crate::conformance::source::{self, Setup, SourceWorld, above, full, place};
+use crate::source_conformance::{self as source, Setup, SourceWorld, above, full, place};
 
 const BATCH: BatchLimits = BatchLimits { events: 5_000, bytes: 4 << 20 };
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use outboxd::config::Delivery;
 use outboxd::fault::{Fault, Halt, HaltCode};
-use outboxd::source::postgres::{Delivery, Insert, Postgres, Settings};
+use outboxd::source::postgres::{Insert, Postgres, Settings};
 use outboxd::source::{ClaimNumber, Lease, Leases, Source, Takeover};
 use sqlx::Executor;
 use uuid::Uuid;
 
-use super::world::{Plain, World, administrator};
-use crate::conformance::source::{self, Setup, SourceWorld};
+use super::world::{Plain, World, administrator, of_role};
+use crate::source_conformance::{self as source, Setup, SourceWorld};
 use crate::support::eventually_async;
 
 type Here = World<15, Plain>;
@@ -33,7 +34,9 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
 }
 
 fn named(settings: &Settings, name: &str, table: &str) -> Postgres {
-    administrator(&Settings { name: name.into(), table: table.into(), ..settings.clone() })
+    let mut settings = settings.clone();
+    (settings.outbox.name, settings.outbox.table.table) = (name.into(), table.into());
+    administrator(&settings)
 }
 
 #[tokio::test]
@@ -114,7 +117,7 @@ async fn every_missing_right_is_named() {
 async fn neither_role_can_do_more_than_it_must() {
     let world = fresh().await;
     world.insert(&["1"]).await;
-    let mut relay = super::world::connect(world.server, &world.settings.database, "outboxd").await;
+    let mut relay = super::world::connect(world.server, world.database(), "outboxd").await;
     let mut writer = world.writer().await;
     for statement in ["SELECT id FROM {outbox}", "UPDATE {outbox} SET sent_at = now()", "SELECT claim FROM {schema}.outboxd_state"]
     {
@@ -147,7 +150,7 @@ fn event(payload: &str) -> Insert {
 #[tokio::test]
 async fn an_event_is_inserted_with_the_rights_of_a_writer() {
     let world = fresh().await;
-    let writer = Postgres::new(Settings { user: "shop".into(), ..world.settings.clone() });
+    let writer = Postgres::new(of_role(&world.settings, "shop"));
     let one = writer.insert(&event("{\"x\":  1}")).await.expect("inserted");
     assert_eq!(one.seq, None, "RETURNING needs a right to read");
     let two = administrator(&world.settings).insert(&event("2")).await.expect("inserted");
@@ -203,7 +206,7 @@ async fn writers_that_stay_open_are_named() {
     let world = fresh().await;
     let (open, _) = world.open("1").await;
     let (mut prepared, _) = world.open("2").await;
-    let gid = format!("gid of {}", world.settings.schema.as_deref().expect("a schema"));
+    let gid = format!("gid of {}", world.schema_name());
     prepared.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PREPARE TRANSACTION '{gid}'")))).await.expect("prepared");
     let source = administrator(&world.settings);
     let writers = eventually_async("both are older than a second", Duration::from_secs(20), async || {

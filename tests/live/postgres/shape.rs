@@ -5,7 +5,7 @@ use outboxd::sink::forged;
 use outboxd::source::{Marker, Reader};
 
 use super::world::{Plain, Shape, World};
-use crate::conformance::source::{self, Setup, SourceWorld, place};
+use crate::source_conformance::{self as source, Setup, SourceWorld, place};
 
 /// Names that try to leave their quotes.
 struct Wild;
@@ -105,7 +105,7 @@ async fn a_partitioned_outbox_is_relayed_with_its_writers() {
     source::a_mark_takes_exactly_the_rows_of_its_batch::<World<18, Partitioned>>(Setup::default()).await;
     let world = World::<15, Partitioned>::fresh(Setup::default()).await;
     let (mut reader, _) = source::relaying(&world, 1).await;
-    let mut inside = super::world::connect(world.server, &world.settings.database, "postgres").await;
+    let mut inside = super::world::connect(world.server, world.database(), "postgres").await;
     let insert = format!("BEGIN; INSERT INTO {}.first (seq, topic) VALUES (1000, 'orders')", world.schema);
     sqlx::Executor::execute(&mut inside, sqlx::raw_sql(sqlx::AssertSqlSafe(insert))).await.expect("inserted");
     assert_eq!(reader.positions().await.expect("positions").holders.len(), 1, "also who inserts straight into a partition");

@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use outboxd::config::{self, Config, Delivery, Mark, Order, Retention, Sources, TableName};
 use outboxd::fault::Fault;
-use outboxd::source::postgres::{Delivery, MarkMode, Postgres as Source, Roles, Settings, Tls};
+use outboxd::source::postgres::{Postgres as Source, Roles, Settings};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::Mutex;
 
@@ -86,31 +87,35 @@ pub async fn connect(server: &Postgres, database: &str, user: &str) -> PgConnect
 
 /// Settings of an outbox on a server, for the relay's role.
 pub fn settings(server: &Postgres, database: &str, schema: &str, table: &str) -> Settings {
-    Settings {
-        host: "127.0.0.1".into(),
-        port: server.port(),
-        database: database.into(),
-        user: "outboxd".into(),
-        password: None,
-        tls: Tls::Prefer,
-        ca_file: None,
-        address: format!("127.0.0.1:{}/{database}", server.port()),
-        connect_timeout: Duration::from_secs(10),
-        statement_timeout: Duration::from_secs(30),
-        name: "test".into(),
-        schema: Some(schema.into()),
-        table: table.into(),
-        mark: MarkMode::Row,
-        retention: None,
-        ordered: true,
-        delivery: Delivery::ExactlyOnce,
-        lease: Duration::from_secs(60),
-    }
+    let (config, lease) = (configured(server.port(), database, "outboxd"), Duration::from_secs(60));
+    let mut settings = Settings { database: config.database, outbox: config.outbox, delivery: Delivery::ExactlyOnce, lease };
+    settings.outbox.table = TableName { schema: Some(schema.into()), table: table.into() };
+    settings
+}
+
+/// The sections of a configuration file with this URL in it.
+fn configured(port: u16, database: &str, user: &str) -> Config {
+    let flags = [("database.url", format!("postgres://{user}@127.0.0.1:{port}/{database}")), ("outbox.name", "test".into())];
+    let flags = flags.map(|(key, value)| (key.to_owned(), value)).into();
+    config::load(&Sources { flags, ..Sources::default() }).expect("a configuration").config
+}
+
+/// The same settings at another port, database or role.
+pub fn elsewhere(settings: &Settings, port: u16, database: &str, user: &str) -> Settings {
+    let mut settings = settings.clone();
+    settings.database.url = configured(port, database, user).database.url;
+    settings
+}
+
+/// The same settings for another role.
+pub fn of_role(settings: &Settings, user: &str) -> Settings {
+    let address = settings.database.address();
+    elsewhere(settings, address.port, &address.database, user)
 }
 
 /// The source of the role that may create tables.
 pub fn administrator(settings: &Settings) -> Source {
-    Source::new(Settings { user: "postgres".into(), ..settings.clone() })
+    Source::new(of_role(settings, "postgres"))
 }
 
 /// The roles of the test servers.
@@ -130,11 +135,11 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}{}", S::SCHEMA, COUNT.fetch_add(1, Ordering::Relaxed));
         let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
-        settings.mark = if setup.delete { MarkMode::Delete } else { MarkMode::Row };
-        settings.retention = Some(setup.retention);
-        settings.ordered = S::ORDERED;
+        settings.outbox.mark = if setup.delete { Mark::Delete } else { Mark::Row };
+        settings.outbox.retention = Retention::For(setup.retention);
+        settings.outbox.order = if S::ORDERED { Order::Key } else { Order::None };
         if S::POOLED {
-            settings.port = pooler();
+            settings = elsewhere(&settings, pooler(), database, "outboxd");
         }
         settings.delivery = if setup.at_least_once { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
         let admin = Mutex::new(connect(server, database, "postgres").await);
@@ -169,9 +174,19 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
         AssertSqlSafe(statement.replace("{outbox}", &self.table).replace("{schema}", &self.schema))
     }
 
+    /// Name of the database.
+    pub fn database(&self) -> &str {
+        &self.settings.database.address().database
+    }
+
+    /// Name of the schema.
+    pub fn schema_name(&self) -> &str {
+        self.settings.outbox.table.schema.as_deref().expect("a schema of its own")
+    }
+
     /// A connection of the service.
     pub async fn writer(&self) -> PgConnection {
-        connect(self.server, &self.settings.database, "shop").await
+        connect(self.server, self.database(), "shop").await
     }
 
     /// As the service inserts an event.
@@ -181,7 +196,7 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
 
     async fn last(&self) -> i64 {
         let query = "SELECT last_value FROM pg_sequences WHERE schemaname = $1 AND sequencename = $2 || '_seq_seq'";
-        let query = sqlx::query_scalar(query).bind(&self.settings.schema).bind(&self.settings.table);
+        let query = sqlx::query_scalar(query).bind(self.schema_name()).bind(S::TABLE);
         query.fetch_one(&mut *self.admin.lock().await).await.expect("the sequence was called")
     }
 }
