@@ -1,5 +1,6 @@
 //! The PostgreSQL source on real servers: what every source must do, on the oldest and the newest version, and what only PostgreSQL has.
 
+mod cursor;
 mod past;
 mod plans;
 mod setup;
