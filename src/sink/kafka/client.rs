@@ -81,7 +81,11 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         tracing::debug!(%code, reason, "librdkafka reports trouble");
-        *lock(&self.trouble) = Some(Trouble { code, reason: reason.to_owned() });
+        let mut trouble = lock(&self.trouble);
+        // "All brokers are down" follows upon each cause and must not hide it.
+        if code != RDKafkaErrorCode::AllBrokersDown || trouble.is_none() {
+            *trouble = Some(Trouble { code, reason: reason.to_owned() });
+        }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {

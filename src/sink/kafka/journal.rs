@@ -225,11 +225,14 @@ impl Reader {
                 let detail = format!("the journal topic {} does not exist; create it with: outboxd migrate", self.topic);
                 return Err(Fault::kafka("journal_missing", detail));
             }
-            if started.elapsed() > PATIENCE || caller.is_gone() {
-                let trouble = self.consumer().client().context().take_trouble();
+            // Nothing is assigned yet: a poll only brings what the client reports of its own accord.
+            drop(self.consumer().poll(STEP));
+            let trouble = self.consumer().client().context().take_trouble();
+            let hopeless = trouble.as_ref().is_some_and(|trouble| faults::short(trouble.code) == "authentication");
+            if hopeless || started.elapsed() > PATIENCE || caller.is_gone() {
+                let code = trouble.as_ref().map_or(code, |trouble| trouble.code);
                 return Err(faults::unavailable(code, "the journal cannot be read", trouble));
             }
-            std::thread::sleep(STEP);
         }
     }
 

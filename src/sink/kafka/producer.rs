@@ -129,6 +129,8 @@ impl Producer {
         until: Instant,
     ) -> Result<(), Fault> {
         self.context().deliveries.expect(batch.len() + 1);
+        // What was reported between two batches explains nothing in this one.
+        drop(self.context().take_trouble());
         names.iter().try_for_each(|name| self.topic(name))?;
         let topics: Vec<&Topic> = names.iter().map(|name| &self.topics[name]).collect();
         for (position, ((event, &partition), headers)) in batch.events().zip(partitions).zip(headers).enumerate() {
@@ -226,13 +228,14 @@ impl Producer {
     }
 
     /// What it means that records are still not acknowledged, with the first of them.
-    pub(super) fn unacknowledged(&self, batch: &Batch, names: &[String], journal: &str) -> String {
+    pub(super) fn unacknowledged(&self, batch: &Batch, names: &[String], journal: &str) -> Fault {
         let (missing, first) = self.context().deliveries.offsets(batch.len(), |offsets| {
-            (offsets.iter().filter(|&&offset| offset == UNKNOWN).count(), offsets.iter().position(|&offset| offset == UNKNOWN))
+            let missing = offsets.iter().filter(|&&offset| offset == UNKNOWN).count();
+            (missing, offsets.iter().position(|&offset| offset == UNKNOWN))
         });
         let topic = first.map_or(journal, |first| &names[batch.topic_index(first)]);
-        let trouble = self.context().take_trouble().map_or_else(String::new, |trouble| format!("; {}", trouble.reason));
-        format!("{missing} of {} events are not acknowledged, the first one for topic {topic}{trouble}", batch.len())
+        let what = format!("{missing} of {} events are not acknowledged, the first one for topic {topic}", batch.len());
+        faults::unavailable(Code::MessageTimedOut, &what, self.context().take_trouble())
     }
 
     /// What it means that a record could not be sent. A fatal error of the producer tells more than the record's own.

@@ -235,10 +235,10 @@ impl Worker {
                 producer.refusal(refused, &order.batch, &order.topics, &shared.journal)
             }
             Stopped::Late => {
-                let detail = producer.unacknowledged(&order.batch, &order.topics, &shared.journal);
+                let fault = producer.unacknowledged(&order.batch, &order.topics, &shared.journal);
                 match order.place {
-                    Some(_) => Fault::kafka("timeout", detail),
-                    None => Fault::in_doubt(Cause::Publish, detail),
+                    Some(_) => fault,
+                    None => Fault::in_doubt(Cause::Publish, fault.to_string()),
                 }
             }
             Stopped::Abandoned => Fault::in_doubt(Cause::Publish, "nobody waits for the batch any more"),
