@@ -162,12 +162,27 @@ fn producer_config(settings: &Settings, shape: ProducerShape) -> ClientConfig {
     config
 }
 
-/// A reader of committed records of the journal, for explicit offsets: it never joins a group and never commits.
-pub(super) fn reader(settings: &Settings) -> Result<BaseConsumer<Context>, Fault> {
+/// Which records a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Those of committed transactions.
+    Committed,
+    /// Those of open and aborted ones too.
+    Everything,
+}
+
+/// A reader of the journal, for explicit offsets: it never joins a group and never commits.
+pub(super) fn reader(settings: &Settings, sight: Sight) -> Result<BaseConsumer<Context>, Fault> {
     let mut config = base(settings);
     config
         .set("group.id", names::transactional_id(&settings.name))
-        .set("isolation.level", "read_committed")
+        .set(
+            "isolation.level",
+            match sight {
+                Sight::Committed => "read_committed",
+                Sight::Everything => "read_uncommitted",
+            },
+        )
         .set("enable.partition.eof", "true")
         .set("enable.auto.commit", "false")
         // Anything else hides a truncated journal: the reader would jump to its end.
