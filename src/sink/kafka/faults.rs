@@ -105,6 +105,10 @@ pub(super) fn journal_refused(topic: &str, bytes: usize, code: Code) -> Fault {
     Fault::kafka("refused_batch", detail)
 }
 
+/// What holds `init_transactions` up: librdkafka does not tell which partition it is.
+pub(super) const INIT_HINT: &str =
+    "a partition below its min.insync.replicas may hold it up: kafka-topics.sh --describe --under-min-isr-partitions";
+
 /// `init_transactions` did not come to an end.
 pub(super) fn init(error: &RDKafkaError, after: Duration, trouble: Option<Trouble>) -> Fault {
     let text = format!("{}{}", error.string(), in_its_words(trouble));
