@@ -1,14 +1,15 @@
 //! Kafka passes what every log must pass, and what only a real one can be asked.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outboxd::config::{Brokers, Delivery, SaslMechanism, Secret, Security};
 use outboxd::event::{Batch, BatchBuilder, BatchLimits, Event, Fingerprint, Pushed};
 use outboxd::fault::{Fault, HaltCode};
 use outboxd::journal::{Applied, Checksum, Entry, History, Record};
 use outboxd::sink::kafka::{Created, KafkaSink};
-use outboxd::sink::{Commit, Fenced, Published, Publisher, Sink};
+use outboxd::sink::{Commit, Fenced, Publisher, Sink};
 use outboxd::source::Pins;
 use rdkafka::Message;
 use rdkafka::message::Headers;
@@ -17,9 +18,8 @@ use rdkafka::producer::Producer;
 use crate::kafka_world::{KafkaWorld, SOON};
 use crate::sink_conformance::{self as suite, SinkWorld, batch, publish, published};
 use crate::support::certificates::Certificates;
-use crate::support::kafka::{Proxied, USER};
-use crate::support::proxy::api_key;
-use crate::support::{Kafka, KafkaOptions, Weather};
+use crate::support::kafka::USER;
+use crate::support::{Kafka, KafkaOptions, place};
 
 macro_rules! run {
     ($name:ident) => {
@@ -37,14 +37,6 @@ async fn a_damaged_journal_halts() {
 }
 
 // What only a real Kafka can be asked.
-
-/// A world behind a proxy of its own.
-async fn proxied() -> (KafkaWorld, Proxied) {
-    let mut world = KafkaWorld::new().await;
-    let way = world.kafka.proxied();
-    world.settings.kafka.brokers = Brokers(vec![way.brokers.clone()]);
-    (world, way)
-}
 
 fn one_event<'a>(topic: &'a str, change: impl FnOnce(&mut Event<'a>)) -> Arc<Batch> {
     let (id, created_at_us) = (suite::id(1), 1_700_000_000_000_000);
@@ -163,78 +155,6 @@ async fn only_an_event_that_was_refused_alone_is_poison() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_was_sent_twice_cannot_end_the_next_transaction() {
-    let (world, way) = proxied().await;
-    let topic = world.topic().await;
-    let (mut publisher, ..) = suite::claim(&world, 1).await;
-    published(&mut publisher, &batch(&topic, 1, 5)).await;
-    let first_request = way.nodes[0].hold_request(api_key::END_TXN);
-    let (late, ()) = tokio::join!(publish_later(&mut publisher, batch(&topic, 6, 9)), async {
-        tokio::task::block_in_place(|| first_request.wait_caught(SOON));
-        first_request.cut_client();
-    });
-    let late = late.expect("a published batch");
-    assert_eq!(late.commit(), Commit::Late);
-    // The next batch is sent, all of it, and then the old request arrives.
-    let record_of_the_next = way.nodes[0].hold_request(api_key::END_TXN);
-    let (next, ()) = tokio::join!(publish_later(&mut publisher, batch(&topic, 10, 15)), async {
-        tokio::task::block_in_place(|| record_of_the_next.wait_caught(SOON));
-        first_request.release();
-        tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(200)));
-        assert_eq!(world.read(&topic).await.len(), 9, "the old request ended nothing");
-        record_of_the_next.release();
-    });
-    let next = next.expect("a published batch");
-    let (late, next) = (late.journalled().unwrap(), next.journalled().unwrap());
-    assert_eq!((late.n, next.n, next.offset), (2, 3, late.offset + 2));
-    assert_eq!(world.read(&topic).await.len(), 15);
-    assert_eq!(world.journal().await.len(), 3);
-}
-
-async fn publish_later(publisher: &mut impl Publisher, events: Arc<Batch>) -> Result<Published, Fault> {
-    publish(publisher, &events).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_answer_to_the_commit_is_decided_by_the_journal() {
-    let (world, way) = proxied().await;
-    let topic = world.topic().await;
-    let (mut publisher, ..) = suite::claim(&world, 1).await;
-    let first = published(&mut publisher, &batch(&topic, 1, 5)).await;
-    let answer = way.nodes[0].hold_answer(api_key::END_TXN);
-    let events = batch(&topic, 6, 9);
-    let outcome = tokio::time::timeout(Duration::from_secs(3), publish(&mut publisher, &events)).await;
-    assert!(answer.is_caught() && outcome.is_err(), "the answer is held, so nobody knows yet");
-    assert!(publish(&mut publisher, &events).await.is_err(), "a publisher whose future was dropped is of no use");
-    drop((publisher, answer));
-    let (_, view, mut history) = suite::claim_from(&world, 2, first).await.expect("a claim");
-    assert_eq!(view.last.n, 2);
-    assert_eq!(history.next().await.unwrap().map(|(record, _)| record.entries.len()), Some(4));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unreachable_cluster_is_an_outage_and_never_a_verdict() {
-    let (world, way) = proxied().await;
-    let topic = world.topic().await;
-    let (mut publisher, ..) = suite::claim(&world, 1).await;
-    let first = published(&mut publisher, &batch(&topic, 1, 5)).await;
-    let sink = world.sink();
-    way.nodes[0].set(Weather::Cut);
-    let started = Instant::now();
-    let events = batch(&topic, 6, 9);
-    let (look, fence, batch) = tokio::join!(sink.look(suite::OUTBOX, first), sink.fence(), publish(&mut publisher, &events));
-    for fault in [look.map(drop).unwrap_err(), fence.map(drop).unwrap_err(), batch.map(drop).unwrap_err()] {
-        assert!(matches!(fault, Fault::Unavailable { .. }), "{fault}");
-        println!("{fault}");
-    }
-    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
-    way.nodes[0].set(Weather::Pass);
-    let (mut publisher, view, _) = suite::claim_from(&world, 2, first).await.expect("a claim");
-    assert_eq!(view.last.n, 1);
-    assert_eq!(published(&mut publisher, &events).await.n, 2);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_journal_is_read_in_pieces() {
     let world = KafkaWorld::new().await;
     // Records of about 0.7 MB: 30 of them are twice what is kept at once.
@@ -284,11 +204,11 @@ async fn a_watch_tells_where_an_event_went() {
     let (watch, old) = (sink.watch().await.unwrap(), sink.watch().await.unwrap());
     let events = batch(&topic, 6, 9);
     let fingerprint = |seq| Fingerprint::of(suite::id(seq));
-    let (place, _) = tokio::join!(watch.find(8, fingerprint(8), SOON), publish(&mut publisher, &events));
+    let (place, _) = tokio::join!(watch.find(Some(8), fingerprint(8), SOON), publish(&mut publisher, &events));
     let place = place.unwrap().expect("a place");
     let seen = world.read(&topic).await.into_iter().find(|seen| seen.id == suite::id(8)).expect("the event");
     assert_eq!((place.topic, place.partition, place.offset), (topic, seen.partition, seen.offset));
-    let before = old.find(1, fingerprint(1), Duration::from_millis(500)).await.unwrap();
+    let before = old.find(None, fingerprint(1), Duration::from_millis(500)).await.unwrap();
     assert_eq!(before, None, "what was published before is not waited for");
 }
 
@@ -344,6 +264,7 @@ async fn authentication_works_where_the_build_has_it_and_is_refused_at_once_wher
         settings.kafka.username = Some(USER.0.to_owned());
         settings.kafka.password = Some(Secret::new(password));
         settings.kafka.ca_file = Some(Certificates::shared().ca());
+        settings.kafka.token_file = Some(token_file());
         let sink = KafkaSink::new(settings)?;
         let fenced = sink.fence().await?;
         sink.plan_journal(10).await?;
@@ -353,9 +274,11 @@ async fn authentication_works_where_the_build_has_it_and_is_refused_at_once_wher
     let wrong = try_it(Security::SaslPlaintext, SaslMechanism::Plain, "wrong").await.expect_err("a fault");
     assert_eq!(wrong.label(), "authentication", "{wrong}");
     assert!(!wrong.to_string().contains("wrong"), "{wrong}");
-    for (security, mechanism) in
-        [(Security::SaslPlaintext, SaslMechanism::ScramSha256), (Security::SaslSsl, SaslMechanism::ScramSha512)]
-    {
+    for (security, mechanism) in [
+        (Security::SaslPlaintext, SaslMechanism::ScramSha256),
+        (Security::SaslSsl, SaslMechanism::ScramSha512),
+        (Security::SaslPlaintext, SaslMechanism::OauthBearer),
+    ] {
         let outcome = try_it(security, mechanism, USER.1).await;
         if cfg!(feature = "full") {
             outcome.expect("the full build has TLS and SCRAM");
@@ -363,4 +286,23 @@ async fn authentication_works_where_the_build_has_it_and_is_refused_at_once_wher
             assert!(matches!(outcome, Err(Fault::Misconfigured { .. })), "{outcome:?}");
         }
     }
+}
+
+/// A bearer token that is not signed, as the test servers take it.
+fn token_file() -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let claims = format!(r#"{{"sub":"relay","iat":{now},"exp":{}}}"#, now + 3_600);
+    let token = format!("{}.{}.", base64_url(br#"{"alg":"none"}"#), base64_url(claims.as_bytes()));
+    let file = place::folder("token").join("token");
+    std::fs::write(&file, token + "\n").unwrap();
+    file
+}
+
+fn base64_url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits = |three: &[u8]| {
+        let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        (0..=three.len()).map(|i| char::from(DIGITS[(bits >> (18 - 6 * i) & 63) as usize])).collect::<String>()
+    };
+    bytes.chunks(3).map(digits).collect()
 }
