@@ -7,6 +7,7 @@ mod source_conformance;
 #[allow(dead_code, unused_imports, reason = "the support module offers more than each stage of the tests uses")]
 mod support;
 
+mod kafka_faults;
 mod kafka_sink;
 mod kafka_world;
 mod postgres;
