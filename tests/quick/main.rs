@@ -3,6 +3,7 @@
 #[path = "../conformance/sink.rs"]
 mod sink_conformance;
 
+mod cli;
 mod relay;
 mod sink;
 mod tidy;
