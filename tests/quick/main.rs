@@ -4,6 +4,7 @@
 mod sink_conformance;
 
 mod cli;
+mod documents;
 mod relay;
 mod sink;
 mod tidy;
