@@ -80,7 +80,7 @@ pub struct Relay<S, K> {
     size: BatchSize,
     /// When a claim, a batch or a fetch without work was last finished.
     progress: Instant,
-    /// Highest batch number that this process has settled or published.
+    /// Highest batch number that was settled or published under the present lease.
     known: u64,
 }
 
@@ -102,7 +102,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let owner = Owner { instance: self.settings.instance.clone(), start: self.settings.start, epoch };
         let mut pause = Pause::new(self.settings.waits.back_off_least, self.settings.waits.back_off_most);
         let mut cause = Cause::Start;
-        self.progress = Instant::now();
+        (self.progress, self.known) = (Instant::now(), 0);
         loop {
             let before = self.progress;
             let fault = match self.tenure(&owner, cause, stop).await {

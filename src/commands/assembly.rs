@@ -2,59 +2,18 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, DatabaseTls, Delivery, Host, LogFormat, LogLevel, Mark, Order, Retention};
+use crate::config::{Config, Delivery, LogFormat, LogLevel};
 use crate::event::BatchLimits;
 use crate::fault::Fault;
 use crate::log::{self, Style};
 use crate::sink::kafka::{self, KafkaSink};
-use crate::source::postgres::{self, MarkMode, Postgres, Tls};
+use crate::source::postgres::{self, Postgres};
 use crate::waits::Waits;
 
 /// The outbox table, in the configured mode or in another one.
 pub(super) fn database(config: &Config, delivery: Delivery) -> Postgres {
-    let (database, outbox) = (&config.database, &config.outbox);
-    let address = database.address();
-    Postgres::new(postgres::Settings {
-        host: match &address.host {
-            Host::Name(host) => host.clone(),
-            Host::Socket(folder) => folder.display().to_string(),
-        },
-        port: address.port,
-        database: address.database.clone(),
-        user: database.url.user.clone(),
-        password: database.password.as_ref().map(|password| password.reveal().to_owned()),
-        tls: match database.tls {
-            DatabaseTls::Prefer => Tls::Prefer,
-            DatabaseTls::Require => Tls::Require,
-            DatabaseTls::VerifyFull => Tls::VerifyFull,
-        },
-        ca_file: database.ca_file.clone(),
-        address: address.to_string(),
-        connect_timeout: database.connect_timeout,
-        statement_timeout: database.statement_timeout,
-        name: outbox.name.clone(),
-        schema: outbox.table.schema.clone(),
-        table: outbox.table.table.clone(),
-        mark: match outbox.mark {
-            Mark::Row => MarkMode::Row,
-            Mark::Delete => MarkMode::Delete,
-        },
-        retention: match outbox.retention {
-            Retention::For(time) => Some(time),
-            Retention::Forever => None,
-        },
-        ordered: outbox.order == Order::Key,
-        delivery: mode(delivery),
-        lease: config.relay.lease,
-    })
-}
-
-/// The mode as the source knows it.
-pub(super) fn mode(delivery: Delivery) -> postgres::Delivery {
-    match delivery {
-        Delivery::ExactlyOnce => postgres::Delivery::ExactlyOnce,
-        Delivery::AtLeastOnce => postgres::Delivery::AtLeastOnce,
-    }
+    let (database, outbox) = (config.database.clone(), config.outbox.clone());
+    Postgres::new(postgres::Settings { database, outbox, delivery, lease: config.relay.lease })
 }
 
 /// The Kafka cluster, in the configured mode or in another one.

@@ -135,7 +135,7 @@ async fn change_delivery(config: &Config, source: &Postgres) -> Result<bool, Fai
     };
     let mut chance = fastrand::Rng::new();
     settle(config, old, &mut chance).await?;
-    source.set_delivery(assembly::mode(new), ClaimNumber(chance.i64(..))).await?;
+    source.set_delivery(new, ClaimNumber(chance.i64(..))).await?;
     println!("done: delivery is {} now, it was {}", new.as_str(), old.as_str());
     match new {
         Delivery::AtLeastOnce => {

@@ -36,7 +36,7 @@ pub use fetch::PostgresReader;
 pub use mark::PostgresMarker;
 pub use migration::{Migration, Step};
 pub use roles::Roles;
-pub use settings::{Delivery, MarkMode, Settings, Tls};
+pub use settings::Settings;
 pub use settle::PostgresTenure;
 
 use connection::{Kept, Link, Server};

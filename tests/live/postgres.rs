@@ -1,5 +1,10 @@
 //! The PostgreSQL source on real servers: what every source must do, on the oldest and the newest version, and what only PostgreSQL has.
 
+mod cursor;
+mod past;
+mod plans;
+mod setup;
+mod shape;
 mod world;
 
 /// What every source must do, on PostgreSQL 15.
@@ -16,4 +21,12 @@ mod on_18 {
     use crate::source_conformance as source;
 
     source::source_conformance!(World<18, Plain>);
+}
+
+/// The same through PgBouncer in transaction mode: nothing may rest on the session.
+mod pooled {
+    use super::world::{Pooled, World};
+    use crate::source_conformance as source;
+
+    source::source_conformance!(World<15, Pooled>);
 }

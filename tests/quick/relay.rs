@@ -48,14 +48,23 @@ impl World {
         self.start_until(instance, start, Until::Stopped).await
     }
 
-    async fn start_until(&self, instance: &str, start: u64, until: Until) -> Running {
+    async fn lease(&self, instance: &str, start: u64) -> u64 {
         let taken = self.source.take(instance, start, Takeover::OwnInstance).await;
         let Ok(Lease::Held { epoch }) = taken else { panic!("the lease is {taken:?}") };
+        epoch
+    }
+
+    fn relay(&self, instance: &str, start: u64, until: Until) -> (Relay<MemorySource, MemorySink>, Metrics) {
         let metrics = Metrics::new("test");
         let settings = Settings { waits: waits(), limits: LIMITS, instance: instance.into(), start, until };
-        let (stopper, mut stop): (Stopper, Stop) = stop::pair();
         let (source, sink) = (Arc::new(self.source.clone()), Arc::new(self.sink.clone()));
-        let mut relay = Relay::new(source, sink, settings, metrics.clone(), fastrand::Rng::with_seed(start));
+        (Relay::new(source, sink, settings, metrics.clone(), fastrand::Rng::with_seed(start)), metrics)
+    }
+
+    async fn start_until(&self, instance: &str, start: u64, until: Until) -> Running {
+        let epoch = self.lease(instance, start).await;
+        let (mut relay, metrics) = self.relay(instance, start, until);
+        let (stopper, mut stop): (Stopper, Stop) = stop::pair();
         let task = tokio::spawn(async move { relay.run(epoch, &mut stop).await });
         Running { metrics, stopper, task }
     }
@@ -460,6 +469,37 @@ async fn another_database_that_publishes_during_our_tenure_halts_us() {
     ours.phase(Phase::Halted).await;
     assert_eq!(ours.metrics.vitals().halted, Some(HaltCode::TwoDatabases));
     drop(theirs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_a_lease_that_a_failover_lost_are_settled_not_taken_for_another_database() {
+    let world = World::new();
+    let (mut patient, _) = world.relay("a", 1, Until::Stopped);
+    let epoch = world.lease("a", 1).await;
+    let first = tokio::spawn(async move {
+        let (_stopper, mut stop) = stop::pair();
+        (patient.run(epoch, &mut stop).await, patient)
+    });
+    world.source.insert("orders", Some("k"), "1");
+    world.drained().await;
+    let before_failover = world.source.copy();
+    let other = world.start("a", 2).await;
+    world.source.insert("orders", Some("k"), "2");
+    world.drained().await;
+    let Ok((End::LeaseLost, mut patient)) = first.await else { panic!("the first relay steps down") };
+    // the failover loses the other one's lease, its mark, and the row
+    other.task.abort();
+    world.source.restore(&before_failover);
+    world.source.database().lease = None;
+    world.source.insert("orders", Some("k"), "3");
+    let epoch = world.lease("a", 1).await;
+    tokio::spawn(async move {
+        let (_stopper, mut stop) = stop::pair();
+        patient.run(epoch, &mut stop).await
+    });
+    world.drained().await;
+    assert_eq!(world.source.database().halted, None);
+    assert_eq!(world.sink.log().topics["orders"].len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,14 +16,16 @@ use tokio::time::{Instant, timeout};
 
 use super::failure::fault;
 use super::names::Sql;
-use super::settings::{Settings, Tls};
+use super::settings::Settings;
+use crate::config::{DatabaseTls, Host};
 use crate::fault::{Fault, TIMEOUT};
 
 /// Begins every transaction, in one round trip. READ COMMITTED is said because a database may have another default; everything is
-/// LOCAL because a pooler gives the session to somebody else afterwards. Parallel workers cost 10 ms a batch. A relay that is frozen
-/// inside a transaction must not keep the state row from its successor for long, hence the idle limit.
+/// LOCAL because a pooler gives the session to somebody else afterwards. Parallel workers cost 10 ms a batch, and compiling a plan
+/// (which the disabled nodes of `INDEXES_ONLY` would make look expensive up to version 17) hundreds. A relay that is frozen inside a
+/// transaction must not keep the state row from its successor for long, hence the idle limit.
 /// Rejected: `search_path`, which the service's own triggers on the outbox may need as it is.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL max_parallel_workers_per_gather = 0; \
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off; \
     SET LOCAL idle_in_transaction_session_timeout = 5000; SET LOCAL statement_timeout = ";
 const LOCK_TIMEOUT: &str = "; SET LOCAL lock_timeout = ";
 /// Rows must come from an index in its order, whatever stale statistics say: a sequential or bitmap scan and a sort of the backlog is
@@ -52,12 +54,12 @@ struct Reach {
 
 impl Server {
     pub(super) fn new(settings: &Settings) -> Self {
-        let statement_ms = settings.statement_timeout.as_millis();
-        let lock_ms = LOCK_WAIT.min(settings.statement_timeout).as_millis();
+        let (connect_timeout, statement_timeout) = (settings.database.connect_timeout, settings.database.statement_timeout);
+        let (statement_ms, lock_ms) = (statement_timeout.as_millis(), LOCK_WAIT.min(statement_timeout).as_millis());
         Self(Arc::new(Reach {
             options: options(settings),
-            connect_timeout: settings.connect_timeout,
-            deadline: settings.statement_timeout + GRACE,
+            connect_timeout,
+            deadline: statement_timeout + GRACE,
             begin: format!("{BEGIN}{statement_ms}{LOCK_TIMEOUT}{lock_ms}"),
         }))
     }
@@ -75,26 +77,37 @@ impl Server {
 
 /// `extra_float_digits` is left out because PgBouncer refuses startup parameters that it does not know.
 fn options(settings: &Settings) -> PgConnectOptions {
+    let database = &settings.database;
+    let address = database.address();
     let mut options = PgConnectOptions::new_without_pgpass()
-        .host(&settings.host)
-        .port(settings.port)
-        .database(&settings.database)
-        .username(&settings.user)
-        .application_name(&format!("outboxd {}", settings.name))
+        .port(address.port)
+        .database(&address.database)
+        .username(&database.url.user)
+        .application_name(&application_name(settings))
         .extra_float_digits(None)
         .statement_cache_capacity(0)
-        .ssl_mode(match settings.tls {
-            Tls::Prefer => PgSslMode::Prefer,
-            Tls::Require => PgSslMode::Require,
-            Tls::VerifyFull => PgSslMode::VerifyFull,
+        .ssl_mode(match database.tls {
+            DatabaseTls::Prefer => PgSslMode::Prefer,
+            DatabaseTls::Require => PgSslMode::Require,
+            DatabaseTls::VerifyFull => PgSslMode::VerifyFull,
         });
-    if let Some(password) = &settings.password {
-        options = options.password(password);
+    options = match &address.host {
+        Host::Name(name) => options.host(name),
+        Host::Socket(folder) => options.socket(folder),
+    };
+    if let Some(password) = &database.password {
+        options = options.password(password.reveal());
     }
-    if let Some(file) = &settings.ca_file {
+    if let Some(file) = &database.ca_file {
         options = options.ssl_root_cert(file);
     }
     options.disable_statement_logging()
+}
+
+/// What the server shows of us; the URL may say something else.
+fn application_name(settings: &Settings) -> String {
+    let configured = settings.database.url.application_name.clone();
+    configured.unwrap_or_else(|| format!("outboxd {}", settings.name()))
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Fault> {

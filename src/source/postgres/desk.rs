@@ -15,8 +15,11 @@ use crate::source::{Gauging, Pending};
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, has_column_privilege($1, 'seq', 'SELECT')";
 /// With the rights of a writer: INSERT alone. RETURNING needs SELECT, so `seq` is told only to those who have it.
 const INSERT: &str = "INSERT INTO {outbox} (id, topic, key, type, payload, headers, created_at) \
-    VALUES ($1, $2, $3{key_cast}, $4, $5{payload_cast}, $6::{headers_type}, to_timestamp(0) + $7 * interval '1 microsecond')";
+    VALUES ($1, $2, {key_value}, $4, {payload_value}, $6::{headers_type}, to_timestamp(0) + $7 * interval '1 microsecond')";
 const RETURNING: &str = " RETURNING seq::int8";
+
+/// Whether an event still waits.
+const WAITS: &str = "SELECT sent_at IS NULL FROM {outbox} WHERE id = $1";
 
 /// At most 10,001 entries of the partial index are counted.
 const PENDING: &str = "SELECT count(*) FROM (SELECT FROM {outbox} WHERE sent_at IS NULL ORDER BY seq LIMIT 10001) bounded";
@@ -138,11 +141,20 @@ impl Postgres {
         Ok(Inserted { seq, id: event.id, created_at_us })
     }
 
+    /// Whether this event still waits to be marked; nothing when it is not in the table (any more).
+    pub async fn waits(&self, id: Uuid) -> Result<Option<bool>, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin_indexed().await?;
+        let row = work.row(statement(&names.sql(WAITS)).bind(id)).await?;
+        work.commit().await?;
+        row.map(|row| get(&row, 0, "sent_at")).transpose()
+    }
+
     /// What `status` shows.
     pub async fn figures(&self) -> Result<Figures, Fault> {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin_indexed().await?;
-        let figures = figures(&mut work, &names, &self.settings.name).await?;
+        let figures = figures(&mut work, &names, self.settings.name()).await?;
         work.commit().await?;
         Ok(figures)
     }
@@ -160,14 +172,14 @@ impl Postgres {
 }
 
 fn insert_statement(names: &Names, [key, payload, headers]: [Kind; 3], may_read: bool) -> String {
-    let cast = |kind: Kind| match kind {
-        Kind::Text => "",
-        Kind::Bytes => "::text::bytea",
-        Kind::Json => "::json",
-        Kind::Jsonb => "::jsonb",
+    let value = |number: u8, kind: Kind| match kind {
+        Kind::Text => format!("${number}"),
+        Kind::Bytes => format!("convert_to(${number}, 'UTF8')"),
+        Kind::Json | Kind::Jsonb => format!("${number}::{}", kind.sql()),
     };
     let template = if may_read { format!("{INSERT}{RETURNING}") } else { INSERT.to_owned() };
-    let values = [("key_cast", cast(key)), ("payload_cast", cast(payload)), ("headers_type", headers.sql())];
+    let (key, payload) = (value(3, key), value(5, payload));
+    let values = [("key_value", key.as_str()), ("payload_value", &payload), ("headers_type", headers.sql())];
     names.sql_with(&template, &values).text().to_owned()
 }
 

@@ -17,6 +17,8 @@ pub(super) fn fault(error: Error) -> Fault {
             Some(error) => told(error),
             None => Fault::database("driver", "an error of another database's driver"),
         },
+        // rustls hands a refused certificate on as this
+        Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Fault::database("tls", error.to_string()),
         Error::Io(error) => Fault::database("connection", error.to_string()),
         Error::Tls(error) => Fault::database("tls", error.to_string()),
         Error::Configuration(error) => Fault::Misconfigured { detail: error.to_string(), remedy: "Correct [database]".into() },

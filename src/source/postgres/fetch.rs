@@ -85,7 +85,7 @@ impl PostgresReader {
         let fill = |template: &str| fill(template, names, &table);
         let (full, cursor, position) = (fill(FULL), fill(CURSOR), fill(POSITION));
         let holders = fill(&format!("SELECT $1::text, ({HOLDERS})"));
-        Self { link, name: settings.name.clone(), claim, table, full, cursor, position, holders }
+        Self { link, name: settings.name().to_owned(), claim, table, full, cursor, position, holders }
     }
 
     fn statement(&self, query: &Query) -> Statement<'static> {

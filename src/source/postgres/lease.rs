@@ -29,7 +29,7 @@ impl Leases for Postgres {
     async fn take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
         let names = self.names().await?;
         let take = statement(&names.sql_with(&TAKE.replace("{ours}", OURS), &[]))
-            .bind(&self.settings.name)
+            .bind(self.settings.name())
             .bind(instance)
             .bind(start.cast_signed())
             .bind(self.lease_us()?)
@@ -46,7 +46,7 @@ impl Leases for Postgres {
 
     async fn renew(&self, start: u64) -> Result<Lease, Fault> {
         let names = self.names().await?;
-        let renew = statement(&names.sql(RENEW)).bind(&self.settings.name).bind(start.cast_signed()).bind(self.lease_us()?);
+        let renew = statement(&names.sql(RENEW)).bind(self.settings.name()).bind(start.cast_signed()).bind(self.lease_us()?);
         let mut link = self.leases.link().await;
         let mut work = link.begin().await?;
         let lease = match work.row(renew).await? {
@@ -61,7 +61,7 @@ impl Leases for Postgres {
         let release: Sql = self.names().await?.sql(RELEASE);
         let mut link = self.leases.link().await;
         let mut work = link.begin().await?;
-        work.execute(statement(&release).bind(&self.settings.name).bind(start.cast_signed())).await?;
+        work.execute(statement(&release).bind(self.settings.name()).bind(start.cast_signed())).await?;
         work.commit().await
     }
 }
@@ -72,8 +72,8 @@ impl Postgres {
     }
 
     async fn holder(&self, work: &mut Work<'_>, names: &Names) -> Result<Lease, Fault> {
-        let Some(row) = work.row(statement(&names.sql(HOLDER)).bind(&self.settings.name)).await? else {
-            return Err(unknown_outbox(&self.settings.name));
+        let Some(row) = work.row(statement(&names.sql(HOLDER)).bind(self.settings.name())).await? else {
+            return Err(unknown_outbox(self.settings.name()));
         };
         let by: Option<String> = get(&row, 0, "lease_instance")?;
         let start: Option<i64> = get(&row, 1, "lease_start")?;

@@ -7,8 +7,9 @@ use sqlx::types::Uuid;
 use super::connection::{Link, Work, statement};
 use super::failure::in_doubt;
 use super::names::{Names, Sql};
-use super::settings::{MarkMode, Settings};
+use super::settings::Settings;
 use super::standing;
+use crate::config::Mark;
 use crate::event::Batch;
 use crate::fault::{Cause, Fault};
 use crate::journal::Applied;
@@ -64,7 +65,7 @@ impl Marker for PostgresMarker {
         let pins = serde_json::to_string(pins).map_err(|_| super::failure::unreadable("pins"))?;
         let mut work = self.link.begin().await?;
         expect_claim(&mut work, &self.names, &self.settings, self.claim).await?;
-        work.execute(statement(&self.names.sql(PIN)).bind(&self.settings.name).bind(pins)).await?;
+        work.execute(statement(&self.names.sql(PIN)).bind(self.settings.name()).bind(pins)).await?;
         work.commit().await
     }
 }
@@ -78,9 +79,9 @@ fn expect_all(marked: u64, batch: &Batch) -> Result<(), Fault> {
 
 /// The statement that marks rows in the configured way.
 pub(super) fn rows_statement(names: &Names, settings: &Settings) -> Sql {
-    names.sql(match settings.mark {
-        MarkMode::Row => MARK_ROWS,
-        MarkMode::Delete => DELETE_ROWS,
+    names.sql(match settings.outbox.mark {
+        Mark::Row => MARK_ROWS,
+        Mark::Delete => DELETE_ROWS,
     })
 }
 
@@ -100,7 +101,7 @@ pub(super) async fn expect_claim(work: &mut Work<'_>, names: &Names, settings: &
 /// Records a batch as applied. False when it is applied already or does not follow the newest one.
 pub(super) async fn apply(work: &mut Work<'_>, names: &Names, settings: &Settings, applied: Applied) -> Result<bool, Fault> {
     let insert = statement(&names.sql(APPLY))
-        .bind(&settings.name)
+        .bind(settings.name())
         .bind(applied.n.cast_signed())
         .bind(applied.offset)
         .bind(applied.checksum.0.cast_signed());

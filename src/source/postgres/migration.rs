@@ -142,7 +142,8 @@ async fn versions(work: &mut Work<'_>, names: &Names, scope: &str) -> Result<Vec
 
 async fn place(work: &mut Work<'_>, settings: &Settings) -> Result<Place, Fault> {
     let asked = settings.quoted_table();
-    let query = sqlx::query(PLACE).persistent(false).bind(asked).bind(&settings.schema).bind(&settings.table);
+    let query =
+        sqlx::query(PLACE).persistent(false).bind(asked).bind(&settings.outbox.table.schema).bind(&settings.outbox.table.table);
     let row = work.row(query).await?.ok_or_else(|| no_schema(settings))?;
     let schema: Option<String> = get(&row, 0, "nspname")?;
     match schema {
@@ -154,7 +155,7 @@ async fn place(work: &mut Work<'_>, settings: &Settings) -> Result<Place, Fault>
 }
 
 fn no_schema(settings: &Settings) -> Fault {
-    let detail = match &settings.schema {
+    let detail = match &settings.outbox.table.schema {
         Some(schema) => format!("schema {schema} is not there"),
         None => "the search path leads to no schema".into(),
     };

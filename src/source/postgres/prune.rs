@@ -4,7 +4,6 @@ use tokio::sync::Mutex;
 
 use super::connection::{Link, Server, Work, statement};
 use super::names::Names;
-use super::settings::MarkMode;
 use super::{Postgres, table::get};
 use crate::fault::Fault;
 use crate::source::{Pruned, Pruning};
@@ -55,13 +54,9 @@ impl Pruning for Postgres {
             None => position.server.link().await?,
         };
         let mut work = link.begin_indexed().await?;
-        let old = statement(&names.sql(OLD_APPLIED)).bind(&self.settings.name).bind(STEP_ROWS);
+        let old = statement(&names.sql(OLD_APPLIED)).bind(self.settings.name()).bind(STEP_ROWS);
         let applied = work.execute(old).await?;
-        let retention = match self.settings.mark {
-            MarkMode::Row => self.settings.retention,
-            MarkMode::Delete => None,
-        };
-        let pruned = match retention.and_then(|retention| i64::try_from(retention.as_micros()).ok()) {
+        let pruned = match self.settings.retention().and_then(|retention| i64::try_from(retention.as_micros()).ok()) {
             Some(retention_us) => step(&mut work, &names, &mut position, retention_us).await?,
             None => Pruned::default(),
         };

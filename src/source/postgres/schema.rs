@@ -4,9 +4,10 @@ use super::connection::{Link, Work, statement};
 use super::failure::MIGRATE;
 use super::migration::{MIGRATIONS, Step};
 use super::names::{Names, literal};
-use super::settings::{Delivery, Settings};
+use super::settings::Settings;
 use super::table::get;
 use super::{Postgres, standing};
+use crate::config::Delivery;
 use crate::fault::Fault;
 use crate::journal::FORMAT;
 use crate::source::ClaimNumber;
@@ -41,7 +42,7 @@ pub(super) async fn check(link: &mut Link, names: &Names, settings: &Settings) -
         return Err(Fault::Misconfigured { detail, remedy: "Run the newer outboxd".into() });
     }
     if lowest < newest - 1 || lowest == 0 {
-        let detail = format!("the schema of outbox {} has version {lowest}, this outboxd needs {newest}", settings.name);
+        let detail = format!("the schema of outbox {} has version {lowest}, this outboxd needs {newest}", settings.name());
         return Err(Fault::Misconfigured { detail, remedy: MIGRATE.into() });
     }
     Ok(())
@@ -59,16 +60,16 @@ pub(super) async fn state_step(
     }
     let system = standing::identity(work, names).await?.system;
     let values = [
-        ("name", literal(&settings.name)),
+        ("name", literal(settings.name())),
         ("table_name", literal(&names.table)),
-        ("delivery", literal(settings.delivery.name())),
+        ("delivery", literal(settings.delivery.as_str())),
         ("format", FORMAT.to_string()),
-        ("address", literal(&settings.address)),
+        ("address", literal(&settings.address())),
         ("system", literal(&system)),
     ];
     let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
     let sql = names.sql_with(CREATE_STATE, &values).text().to_owned();
-    Ok(Some(Step { title: format!("outbox {}", settings.name), sql }))
+    Ok(Some(Step { title: format!("outbox {}", settings.name()), sql }))
 }
 
 /// Whether this name belongs to this table already; refused when either belongs to another.
@@ -77,9 +78,13 @@ async fn known(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Resul
         let remedy = "One table has one name: correct outbox.name or outbox.table".into();
         Err(Fault::Misconfigured { detail, remedy })
     };
-    if let Some(row) = work.row(statement(&names.sql(STATE)).bind(&settings.name)).await? {
+    if let Some(row) = work.row(statement(&names.sql(STATE)).bind(settings.name())).await? {
         let table: String = get(&row, 0, "table_name")?;
-        return if table == names.table { Ok(true) } else { refuse(format!("outbox {} belongs to table {table}", settings.name)) };
+        return if table == names.table {
+            Ok(true)
+        } else {
+            refuse(format!("outbox {} belongs to table {table}", settings.name()))
+        };
     }
     match work.row(statement(&names.sql(NAME_OF_TABLE)).bind(&names.table)).await? {
         Some(row) => refuse(format!("table {} is outbox {} already", names.shown(), get::<String>(&row, 0, "name")?)),
@@ -92,9 +97,9 @@ impl Postgres {
     pub async fn set_delivery(&self, delivery: Delivery, claim: ClaimNumber) -> Result<(), Fault> {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin().await?;
-        let set = statement(&names.sql(SET_DELIVERY)).bind(&self.settings.name).bind(delivery.name()).bind(claim.0);
+        let set = statement(&names.sql(SET_DELIVERY)).bind(self.settings.name()).bind(delivery.as_str()).bind(claim.0);
         if work.execute(set).await? == 0 {
-            let detail = format!("outbox {} is being relayed, or is not set up", self.settings.name);
+            let detail = format!("outbox {} is being relayed, or is not set up", self.settings.name());
             return Err(Fault::Misconfigured { detail, remedy: "Stop its relay first".into() });
         }
         work.commit().await

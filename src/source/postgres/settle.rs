@@ -9,9 +9,10 @@ use super::failure::in_doubt;
 use super::fetch::PostgresReader;
 use super::mark::{self, PostgresMarker};
 use super::names::{Names, Sql};
-use super::settings::{MarkMode, Settings};
+use super::settings::Settings;
 use super::standing::Claimed;
 use super::table::get;
+use crate::config::Mark;
 use crate::event::Fingerprint;
 use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::journal::{Applied, History, Record};
@@ -62,7 +63,7 @@ impl PostgresTenure {
     async fn end_halt(&mut self) -> Result<(), Fault> {
         let mut work = self.marker.begin().await?;
         let claim = self.claimed.standing.claim.0;
-        work.execute(statement(&self.names.sql(END_HALT)).bind(&self.settings.name).bind(claim)).await?;
+        work.execute(statement(&self.names.sql(END_HALT)).bind(self.settings.name()).bind(claim)).await?;
         work.commit().await
     }
 }
@@ -97,9 +98,9 @@ struct Statements {
 
 impl Statements {
     fn new(names: &Names, settings: &Settings) -> Self {
-        let left = match settings.mark {
-            MarkMode::Row => STILL_UNSENT,
-            MarkMode::Delete => STILL_THERE,
+        let left = match settings.outbox.mark {
+            Mark::Row => STILL_UNSENT,
+            Mark::Delete => STILL_THERE,
         };
         Self { rows: names.sql(ROWS), mark: mark::rows_statement(names, settings), left: names.sql(left) }
     }

@@ -59,12 +59,12 @@ pub(super) async fn claim(
     claim: ClaimNumber,
 ) -> Result<Claimed, Fault> {
     let mut work = link.begin().await?;
-    let lock = statement(&names.sql(LOCK_FOR_CLAIM)).bind(&settings.name).bind(owner.start.cast_signed());
-    let row = work.row(lock).await?.ok_or_else(|| unknown_outbox(&settings.name))?;
+    let lock = statement(&names.sql(LOCK_FOR_CLAIM)).bind(settings.name()).bind(owner.start.cast_signed());
+    let row = work.row(lock).await?.ok_or_else(|| unknown_outbox(settings.name()))?;
     if !get::<bool>(&row, 0, "lease")? {
         return Err(Fault::LeaseLost);
     }
-    work.execute(statement(&names.sql(CLAIM)).bind(&settings.name).bind(claim.0)).await?;
+    work.execute(statement(&names.sql(CLAIM)).bind(settings.name()).bind(claim.0)).await?;
     let (standing, halted) = read(&mut work, names, settings).await?;
     let table = table::look_up(&mut work, names, settings).await?;
     work.commit().await?;
@@ -76,7 +76,7 @@ pub(super) async fn halt(link: &mut Link, names: &Names, settings: &Settings, ha
     let still =
         lock(&mut work, names, settings).await? == seen.claim && newest(&mut work, names, settings).await? == seen.applied.n;
     if still {
-        let write = statement(&names.sql(HALT)).bind(&settings.name).bind(halt.code.name()).bind(&halt.evidence);
+        let write = statement(&names.sql(HALT)).bind(settings.name()).bind(halt.code.name()).bind(&halt.evidence);
         work.execute(write).await?;
     }
     work.commit().await?;
@@ -85,20 +85,20 @@ pub(super) async fn halt(link: &mut Link, names: &Names, settings: &Settings, ha
 
 /// Locks the state row until the transaction ends, and reads its claim number.
 pub(super) async fn lock(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<ClaimNumber, Fault> {
-    let row = work.row(statement(&names.sql(LOCK)).bind(&settings.name)).await?.ok_or_else(|| unknown_outbox(&settings.name))?;
+    let row = work.row(statement(&names.sql(LOCK)).bind(settings.name())).await?.ok_or_else(|| unknown_outbox(settings.name()))?;
     Ok(ClaimNumber(get(&row, 0, "claim")?))
 }
 
 /// Number of the newest applied batch, 0 when there is none.
 pub(super) async fn newest(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<u64, Fault> {
-    let row = work.row(statement(&names.sql(NEWEST)).bind(&settings.name)).await?;
+    let row = work.row(statement(&names.sql(NEWEST)).bind(settings.name())).await?;
     row.map_or(Ok(0), |row| get::<i64>(&row, 0, "n").map(i64::cast_unsigned))
 }
 
 async fn read(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<(Standing, bool), Fault> {
     let database = identity(work, names).await?;
-    let query = statement(&names.sql(STANDING)).bind(&settings.name);
-    let row = work.row(query).await?.ok_or_else(|| unknown_outbox(&settings.name))?;
+    let query = statement(&names.sql(STANDING)).bind(settings.name());
+    let row = work.row(query).await?.ok_or_else(|| unknown_outbox(settings.name()))?;
     same_mode(&get::<String>(&row, 7, "delivery")?, get(&row, 8, "format")?, settings)?;
     same_table(&get::<String>(&row, 13, "table_name")?, names, settings)?;
     let grants: Vec<i64> = get(&row, 5, "lease_starts")?;
@@ -110,7 +110,7 @@ async fn read(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result
             offset: get::<Option<i64>>(&row, 11, "journal_offset")?.unwrap_or(0),
             checksum: Checksum(get::<Option<i64>>(&row, 12, "checksum")?.unwrap_or(0).cast_unsigned()),
         },
-        address: settings.address.clone(),
+        address: settings.address(),
         database,
         accepted_addresses: get(&row, 2, "accepted_addresses")?,
         accepted_systems: get(&row, 3, "accepted_systems")?,
@@ -143,12 +143,15 @@ pub(super) fn unknown_outbox(name: &str) -> Fault {
 }
 
 fn same_mode(delivery: &str, format: i32, settings: &Settings) -> Result<(), Fault> {
-    if delivery != settings.delivery.name() {
-        let detail = format!("outbox {} was set up for delivery = \"{delivery}\"", settings.name);
-        return Err(Fault::Misconfigured { detail, remedy: format!("Correct kafka.delivery, or {MIGRATE:?} to change it") });
+    if delivery != settings.delivery.as_str() {
+        let detail = format!("outbox {} was set up for delivery = \"{delivery}\"", settings.name());
+        return Err(Fault::Misconfigured {
+            detail,
+            remedy: "Correct kafka.delivery, or run `outboxd migrate` to change the mode".into(),
+        });
     }
     if format > i32::from(FORMAT) {
-        let detail = format!("outbox {} writes journal format {format}", settings.name);
+        let detail = format!("outbox {} writes journal format {format}", settings.name());
         return Err(Fault::Misconfigured { detail, remedy: "Run the newer outboxd".into() });
     }
     Ok(())
@@ -158,6 +161,6 @@ fn same_table(table: &str, names: &Names, settings: &Settings) -> Result<(), Fau
     if table == names.table {
         return Ok(());
     }
-    let detail = format!("outbox {} belongs to table {table}, not to {}", settings.name, names.table);
+    let detail = format!("outbox {} belongs to table {table}, not to {}", settings.name(), names.table);
     Err(Fault::Misconfigured { detail, remedy: "Correct outbox.name or outbox.table".into() })
 }

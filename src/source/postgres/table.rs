@@ -151,7 +151,7 @@ pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Setti
         allows_cursor: always && keeps_cursor_rules(&row, sequence.as_ref())?,
         sequence,
     };
-    if settings.ordered { keeps_order(&table, names).map(|()| table) } else { Ok(table) }
+    if settings.ordered() { keeps_order(&table, names).map(|()| table) } else { Ok(table) }
 }
 
 /// Columns with their type and kind of identity.

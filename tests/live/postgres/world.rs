@@ -5,12 +5,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use outboxd::source::postgres::{Delivery, MarkMode, Postgres as Source, Roles, Settings, Tls};
+use outboxd::config::{self, Config, Delivery, Mark, Order, Retention, Sources, TableName};
+use outboxd::fault::Fault;
+use outboxd::source::postgres::{Postgres as Source, Roles, Settings};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::Mutex;
 
 use crate::source_conformance::{Setup, SourceWorld};
-use crate::support::{Postgres, Version};
+use crate::support::{PgBouncer, Postgres, Version};
 
 /// How the schema and the table of a world are called, and which columns differ.
 pub trait Shape: Send + Sync + 'static {
@@ -18,8 +20,12 @@ pub trait Shape: Send + Sync + 'static {
     const SCHEMA: &'static str;
     /// Table.
     const TABLE: &'static str;
-    /// Statements that change the table of `{outbox}` before the rights are given.
-    const ALTER: &'static str;
+    /// Statements that create the table `{outbox}`; empty: `migrate` does.
+    const CREATE: &'static str;
+    /// Whether the numbers keep the order.
+    const ORDERED: bool = true;
+    /// Whether the relay comes through a pooler in transaction mode.
+    const POOLED: bool = false;
 }
 
 /// As `migrate` makes it.
@@ -28,7 +34,17 @@ pub struct Plain;
 impl Shape for Plain {
     const SCHEMA: &'static str = "app";
     const TABLE: &'static str = "outbox";
-    const ALTER: &'static str = "";
+    const CREATE: &'static str = "";
+}
+
+/// As `migrate` makes it, behind PgBouncer.
+pub struct Pooled;
+
+impl Shape for Pooled {
+    const SCHEMA: &'static str = "pooled";
+    const TABLE: &'static str = "outbox";
+    const CREATE: &'static str = "";
+    const POOLED: bool = true;
 }
 
 /// One outbox on the server of a version.
@@ -56,6 +72,14 @@ pub fn server(version: u32) -> (&'static Postgres, &'static str) {
     (server, DATABASES[at].get_or_init(|| server.create_database("worlds")))
 }
 
+/// A pooler before the shared server of version 15.
+fn pooler() -> u16 {
+    static POOLER: OnceLock<PgBouncer> = OnceLock::new();
+    let pooler = POOLER.get_or_init(|| PgBouncer::start(server(15).0));
+    let url = pooler.url("x", "x");
+    url.trim_end_matches("/x").rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("the URL names a port")
+}
+
 /// A connection of a role.
 pub async fn connect(server: &Postgres, database: &str, user: &str) -> PgConnection {
     PgConnection::connect(&format!("{}?sslmode=disable", server.url(database, user))).await.expect("the server answers")
@@ -63,31 +87,35 @@ pub async fn connect(server: &Postgres, database: &str, user: &str) -> PgConnect
 
 /// Settings of an outbox on a server, for the relay's role.
 pub fn settings(server: &Postgres, database: &str, schema: &str, table: &str) -> Settings {
-    Settings {
-        host: "127.0.0.1".into(),
-        port: server.port(),
-        database: database.into(),
-        user: "outboxd".into(),
-        password: None,
-        tls: Tls::Prefer,
-        ca_file: None,
-        address: format!("127.0.0.1:{}/{database}", server.port()),
-        connect_timeout: Duration::from_secs(10),
-        statement_timeout: Duration::from_secs(30),
-        name: "test".into(),
-        schema: Some(schema.into()),
-        table: table.into(),
-        mark: MarkMode::Row,
-        retention: None,
-        ordered: true,
-        delivery: Delivery::ExactlyOnce,
-        lease: Duration::from_secs(60),
-    }
+    let (config, lease) = (configured(server.port(), database, "outboxd"), Duration::from_secs(60));
+    let mut settings = Settings { database: config.database, outbox: config.outbox, delivery: Delivery::ExactlyOnce, lease };
+    settings.outbox.table = TableName { schema: Some(schema.into()), table: table.into() };
+    settings
+}
+
+/// The sections of a configuration file with this URL in it.
+fn configured(port: u16, database: &str, user: &str) -> Config {
+    let flags = [("database.url", format!("postgres://{user}@127.0.0.1:{port}/{database}")), ("outbox.name", "test".into())];
+    let flags = flags.map(|(key, value)| (key.to_owned(), value)).into();
+    config::load(&Sources { flags, ..Sources::default() }).expect("a configuration").config
+}
+
+/// The same settings at another port, database or role.
+pub fn elsewhere(settings: &Settings, port: u16, database: &str, user: &str) -> Settings {
+    let mut settings = settings.clone();
+    settings.database.url = configured(port, database, user).database.url;
+    settings
+}
+
+/// The same settings for another role.
+pub fn of_role(settings: &Settings, user: &str) -> Settings {
+    let address = settings.database.address();
+    elsewhere(settings, address.port, &address.database, user)
 }
 
 /// The source of the role that may create tables.
 pub fn administrator(settings: &Settings) -> Source {
-    Source::new(Settings { user: "postgres".into(), ..settings.clone() })
+    Source::new(of_role(settings, "postgres"))
 }
 
 /// The roles of the test servers.
@@ -96,26 +124,69 @@ pub fn roles() -> Roles {
 }
 
 impl<const VERSION: u32, S: Shape> World<VERSION, S> {
+    /// A new outbox, or why it cannot be one.
+    pub async fn try_fresh(setup: Setup) -> Result<Self, Fault> {
+        let (server, database) = server(VERSION);
+        Self::on(server, database, setup).await
+    }
+
+    /// A new outbox on a server of one's own.
+    pub async fn on(server: &'static Postgres, database: &str, setup: Setup) -> Result<Self, Fault> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}{}", S::SCHEMA, COUNT.fetch_add(1, Ordering::Relaxed));
+        let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
+        settings.outbox.mark = if setup.delete { Mark::Delete } else { Mark::Row };
+        settings.outbox.retention = Retention::For(setup.retention);
+        settings.outbox.order = if S::ORDERED { Order::Key } else { Order::None };
+        if S::POOLED {
+            settings = elsewhere(&settings, pooler(), database, "outboxd");
+        }
+        settings.delivery = if setup.at_least_once { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+        let admin = Mutex::new(connect(server, database, "postgres").await);
+        let table = format!("{schema}.{}", quoted(S::TABLE));
+        let world = Self { server, settings, admin, table, schema, shape: PhantomData };
+        world.sql("CREATE SCHEMA {schema}").await;
+        if !S::CREATE.is_empty() {
+            world.sql(S::CREATE).await;
+        }
+        let owner = administrator(&world.settings);
+        owner.migrate().await?;
+        owner.grant(&roles()).await?;
+        world.source().prepare().await?;
+        Ok(world)
+    }
+
     /// Runs a statement as the superuser, with `{outbox}` and `{schema}` filled in.
     pub async fn sql(&self, statement: &str) {
-        let sql = self.fill(statement);
-        self.admin.lock().await.execute(sqlx::raw_sql(AssertSqlSafe(sql.as_str()))).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let done = self.admin.lock().await.execute(sqlx::raw_sql(self.fill(statement))).await;
+        done.unwrap_or_else(|e| panic!("{}: {e}", self.fill(statement).0));
     }
 
     /// All numbers that a query gives.
     pub async fn numbers(&self, query: &str) -> Vec<i64> {
         let sql = self.fill(query);
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *self.admin.lock().await).await.expect("the query works");
+        let rows = sqlx::query(sql).fetch_all(&mut *self.admin.lock().await).await.expect("the query works");
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    fn fill(&self, statement: &str) -> String {
-        statement.replace("{outbox}", &self.table).replace("{schema}", &self.schema)
+    /// A statement with its names filled in.
+    pub fn fill(&self, statement: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(statement.replace("{outbox}", &self.table).replace("{schema}", &self.schema))
+    }
+
+    /// Name of the database.
+    pub fn database(&self) -> &str {
+        &self.settings.database.address().database
+    }
+
+    /// Name of the schema.
+    pub fn schema_name(&self) -> &str {
+        self.settings.outbox.table.schema.as_deref().expect("a schema of its own")
     }
 
     /// A connection of the service.
     pub async fn writer(&self) -> PgConnection {
-        connect(self.server, &self.settings.database, "shop").await
+        connect(self.server, self.database(), "shop").await
     }
 
     /// As the service inserts an event.
@@ -125,7 +196,7 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
 
     async fn last(&self) -> i64 {
         let query = "SELECT last_value FROM pg_sequences WHERE schemaname = $1 AND sequencename = $2 || '_seq_seq'";
-        let query = sqlx::query_scalar(query).bind(&self.settings.schema).bind(&self.settings.table);
+        let query = sqlx::query_scalar(query).bind(self.schema_name()).bind(S::TABLE);
         query.fetch_one(&mut *self.admin.lock().await).await.expect("the sequence was called")
     }
 }
@@ -135,25 +206,7 @@ impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
     type Open = PgConnection;
 
     async fn fresh(setup: Setup) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let (server, database) = server(VERSION);
-        let name = format!("{}{}", S::SCHEMA, COUNT.fetch_add(1, Ordering::Relaxed));
-        let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
-        settings.mark = if setup.delete { MarkMode::Delete } else { MarkMode::Row };
-        settings.retention = Some(setup.retention);
-        settings.delivery = if setup.at_least_once { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
-        let admin = Mutex::new(connect(server, database, "postgres").await);
-        let table = format!("{schema}.{}", quoted(S::TABLE));
-        let world = Self { server, settings, admin, table, schema, shape: PhantomData };
-        world.sql("CREATE SCHEMA {schema}").await;
-        let owner = administrator(&world.settings);
-        owner.migrate().await.expect("migrated");
-        if !S::ALTER.is_empty() {
-            world.sql(S::ALTER).await;
-        }
-        owner.grant(&roles()).await.expect("granted");
-        world.source().prepare().await.expect("the relay's role has its rights");
-        world
+        Self::try_fresh(setup).await.expect("an outbox that can be relayed")
     }
 
     fn source(&self) -> Source {
@@ -230,6 +283,6 @@ impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
 
     async fn halted(&self) -> Option<String> {
         let sql = self.fill("SELECT halted_code FROM {schema}.outboxd_state");
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *self.admin.lock().await).await.expect("the state row")
+        sqlx::query_scalar(sql).fetch_one(&mut *self.admin.lock().await).await.expect("the state row")
     }
 }

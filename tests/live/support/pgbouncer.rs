@@ -30,7 +30,7 @@ impl PgBouncer {
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = transaction\nmax_client_conn = 500\n\
-             default_pool_size = 20\nserver_login_retry = 1\nignore_startup_parameters = extra_float_digits\n",
+             default_pool_size = 20\nserver_login_retry = 1\n",
             users.display()
         );
         std::fs::write(&config, text).unwrap();
