@@ -1,5 +1,4 @@
-//! What the relay tells of itself in numbers. Names, labels and meanings are those of docs/reference; all of them stand here or in
-//! `metrics/families.rs`, and nowhere else.
+//! What the relay tells of itself in numbers. All names, labels and meanings stand here or in `metrics/families.rs`, and nowhere else.
 //!
 //! What changes by time alone (ages) is computed when somebody asks, so that it grows while the relay is stuck.
 

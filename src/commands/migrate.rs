@@ -7,7 +7,7 @@ use crate::config::{Config, Delivery};
 use crate::fault::Fault;
 use crate::metrics::Metrics;
 use crate::relay::{self, End, Relay, Until};
-use crate::sink::kafka::{Created, KafkaSink, TopicPlan};
+use crate::sink::kafka::{Created, KafkaSink, TopicPlan, TopicState};
 use crate::source::postgres::Postgres;
 use crate::source::{ClaimNumber, Lease, Leases, Takeover};
 use crate::stop;
@@ -32,19 +32,16 @@ impl From<bool> for Apply {
 /// Prints what `migrate` would do.
 pub async fn plan(config: &Config, topics: &[(String, i32)]) -> Result<u8, Failure> {
     let (source, sink) = (assembly::database(config, config.kafka.delivery), assembly::kafka(config, config.kafka.delivery)?);
-    for step in source.plan().await? {
+    let steps = source.plan().await?;
+    for step in &steps {
         println!("-- {}\n{}\n", step.title, step.sql.trim_end());
     }
+    let mut news = !steps.is_empty();
     for plan in plans(config, &sink, topics).await? {
-        match sink.describe(&[&plan.name]).await?.first() {
-            None => println!("-- Kafka topic {}: would be created, {}", plan.name, described(&plan)),
-            Some(found) => {
-                for difference in plan.compare(found) {
-                    let found = difference.found.as_deref().unwrap_or("not told");
-                    println!("-- Kafka topic {}: {} is {found}, should be {}", plan.name, difference.setting, difference.wanted);
-                }
-            }
-        }
+        news |= foretell(&plan, sink.describe(&[&plan.name]).await?.first());
+    }
+    if !news {
+        println!("-- nothing to do");
     }
     Ok(EXIT_DONE)
 }
@@ -89,13 +86,27 @@ async fn plans(config: &Config, sink: &KafkaSink, topics: &[(String, i32)]) -> R
     Ok(plans)
 }
 
+/// Says what would become of a topic; whether there was anything to say.
+fn foretell(plan: &TopicPlan, found: Option<&TopicState>) -> bool {
+    let Some(found) = found else {
+        println!("-- Kafka topic {}: would be created, {}", plan.name, described(plan));
+        return true;
+    };
+    let differences = plan.compare(found);
+    for difference in &differences {
+        let found = difference.found.as_deref().unwrap_or("not told");
+        println!("-- Kafka topic {}: {} is {found}, should be {}", plan.name, difference.setting, difference.wanted);
+    }
+    !differences.is_empty()
+}
+
 /// Says what became of a topic; whether there was anything to say.
 fn report(plan: &TopicPlan, created: &Created) -> bool {
     match created {
         Created::New { without } => {
             println!("done: Kafka topic {}, {}", plan.name, described(plan));
             for setting in without {
-                println!("warning: Kafka topic {}: the cluster refused {setting}; see docs/operating.md", plan.name);
+                println!("warning: Kafka topic {}: the cluster refused {setting}; see docs/guarantees.md", plan.name);
             }
             true
         }

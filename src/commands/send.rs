@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{EXIT_DONE, EXIT_TIMED_OUT, Failure, Format, assembly};
 use crate::config::Config;
 use crate::event::Fingerprint;
+use crate::fault::{Dependency, Fault};
 use crate::sink::kafka::Place;
 use crate::source::postgres::{Insert, Inserted};
 
@@ -46,7 +47,7 @@ pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
     };
     let (id, topic, kind) = (sending.id, sending.topic, sending.kind);
     let insert = Insert { id, topic, key: sending.key, kind, payload: Some(payload), headers: sending.headers };
-    let inserted = source.insert(&insert).await?;
+    let inserted = source.insert(&insert).await.map_err(not_inserted)?;
     let begun = Instant::now();
     let Some((watch, most)) = watch else {
         print(&inserted, None, sending.format);
@@ -62,6 +63,17 @@ pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
             eprintln!("event {id} is in the table, but was not published within {}", humantime::format_duration(most));
             Ok(EXIT_TIMED_OUT)
         }
+    }
+}
+
+/// A value that its column does not take is no outage. The server's own message could quote it, so only its code is told.
+fn not_inserted(fault: Fault) -> Failure {
+    match fault {
+        Fault::Unavailable { dependency: Dependency::Database, code: "sqlstate" | "constraint", detail } => {
+            let remedy = "Are payload and headers valid JSON, and is the topic not empty?";
+            Failure::new(format!("the table does not take this event ({detail}). {remedy}"))
+        }
+        other => other.into(),
     }
 }
 

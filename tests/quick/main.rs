@@ -3,6 +3,8 @@
 #[path = "../conformance/sink.rs"]
 mod sink_conformance;
 
+mod cli;
+mod documents;
 mod relay;
 mod sink;
 mod tidy;

@@ -1,0 +1,139 @@
+//! The documents are complete: every error has its part, every file its line, every command its row.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use outboxd::config::ErrorCode;
+use outboxd::fault::{Cause, Dependency, Fault, Halt, HaltCode};
+use uuid::Uuid;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// Text without its line breaks.
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// One fault of each kind. A kind that is new does not compile before it is named here.
+fn faults() -> Vec<Fault> {
+    let detail = String::new();
+    let misconfigured = Fault::Misconfigured { detail: detail.clone(), remedy: detail.clone() };
+    let refused = Fault::Refused { detail: detail.clone(), remedy: detail.clone() };
+    let poison = Fault::Poison { seq: 1, id: Uuid::nil(), code: "too_large", detail: detail.clone() };
+    let unavailable = |dependency| Fault::Unavailable { dependency, code: "timeout", detail: String::new() };
+    let unsafe_ones = HaltCode::ALL.map(|code| Fault::Unsafe(Halt::new(code, "")));
+    let all = [
+        unavailable(Dependency::Database),
+        unavailable(Dependency::Kafka),
+        Fault::in_doubt(Cause::Commit, ""),
+        Fault::Fenced { detail },
+        poison,
+        misconfigured,
+        refused,
+        Fault::LeaseLost,
+        Fault::Standby,
+    ];
+    for fault in &all {
+        match fault {
+            Fault::Unavailable { .. }
+            | Fault::InDoubt { .. }
+            | Fault::Fenced { .. }
+            | Fault::Poison { .. }
+            | Fault::Unsafe(_)
+            | Fault::Misconfigured { .. }
+            | Fault::Refused { .. }
+            | Fault::LeaseLost
+            | Fault::Standby => {}
+        }
+    }
+    all.into_iter().chain(unsafe_ones).collect()
+}
+
+/// The parts of the page on errors: code, rest of the heading, text.
+fn parts(page: &str) -> Vec<(String, String, String)> {
+    let parts = page.split("\n### ").skip(1).map(|part| part.split("\n## ").next().unwrap());
+    let headed = parts.map(|part| part.split_once('\n').unwrap());
+    headed
+        .map(|(heading, text)| {
+            let (code, title) = heading.split_once(' ').unwrap();
+            (code.to_owned(), title.to_owned(), on_one_line(text))
+        })
+        .collect()
+}
+
+#[test]
+fn every_error_code_has_its_part_and_every_part_its_code() {
+    let parts = parts(&read("docs/errors.md"));
+    let described: BTreeSet<&str> = parts.iter().map(|(code, ..)| code.as_str()).collect();
+    assert_eq!(described.len(), parts.len(), "a code is described twice");
+    let faults = faults();
+    let known: BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).chain(faults.iter().map(Fault::obx)).collect();
+    assert_eq!(described, known);
+    for (code, _, text) in &parts {
+        for word in ["**Evidence**", "**Remedy**"] {
+            assert!(text.contains(word), "{code} has no {word}");
+        }
+    }
+}
+
+#[test]
+fn every_halt_is_described_by_its_name_with_its_remedy() {
+    let parts = parts(&read("docs/errors.md"));
+    let guarantees = read("docs/guarantees.md");
+    for halt in HaltCode::ALL {
+        let (_, title, text) = parts.iter().find(|(code, ..)| code == halt.obx()).unwrap();
+        assert_eq!(title, halt.name());
+        assert!(text.to_lowercase().contains(&halt.remedy().to_lowercase()), "{title}: the program says: {}", halt.remedy());
+        assert!(guarantees.contains(&format!("| {title} | ")), "docs/guarantees.md lacks {title}");
+    }
+}
+
+/// The paths at the beginnings of lines, with `{a,b}` written out.
+fn rooms(page: &str) -> BTreeSet<String> {
+    let named = page.lines().filter(|line| line.starts_with("src/")).filter_map(|line| line.split_whitespace().next());
+    let written_out = |path: &str| match path.split_once('{').and_then(|(folder, rest)| Some((folder, rest.split_once('}')?))) {
+        Some((folder, (names, end))) => names.split(',').map(|name| format!("{folder}{name}{end}")).collect(),
+        None => vec![path.to_owned()],
+    };
+    named.flat_map(written_out).collect()
+}
+
+fn source_files(folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let paths = entries.map(|entry| entry.unwrap()).map(|entry| (entry.path(), entry.file_name().into_string().unwrap()));
+    let not_tests = paths.filter(|(_, name)| name != "tests" && name != "tests.rs");
+    not_tests
+        .flat_map(|(path, name)| {
+            let below = format!("{folder}/{name}");
+            if path.is_dir() { source_files(&below) } else { BTreeSet::from([below]) }
+        })
+        .collect()
+}
+
+#[test]
+fn the_architecture_names_every_room() {
+    assert_eq!(rooms(&read("ARCHITECTURE.md")), source_files("src"));
+}
+
+#[test]
+fn the_architecture_draws_the_states_as_the_code_does() {
+    let code = read("src/phase.rs");
+    let picture = code.split("//! ```text\n").nth(1).and_then(|rest| rest.split("//! ```").next()).unwrap();
+    let picture: Vec<&str> = picture.lines().map(|line| line.strip_prefix("//!").unwrap()).collect();
+    let picture: String = picture.iter().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+    assert!(read("ARCHITECTURE.md").contains(&picture));
+}
+
+#[test]
+fn the_readme_shows_every_command() {
+    let help = super::cli::outboxd(&["--help"]).stdout;
+    let listed = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let commands: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.contains(&"run"), "{help}");
+    let readme = read("README.md");
+    for command in commands.iter().filter(|command| **command != "help") {
+        assert!(readme.contains(&format!("| `outboxd {command}")), "the README has no row for {command}");
+    }
+}
