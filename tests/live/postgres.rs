@@ -5,7 +5,7 @@ mod world;
 /// What every source must do, on PostgreSQL 15.
 mod on_15 {
     use super::world::{Plain, World};
-    use crate::source_conformance;
+    use crate::source_conformance as source;
 
     source::source_conformance!(World<15, Plain>);
 }
@@ -13,7 +13,7 @@ mod on_15 {
 /// The same on PostgreSQL 18.
 mod on_18 {
     use super::world::{Plain, World};
-    use crate::source_conformance;
+    use crate::source_conformance as source;
 
     source::source_conformance!(World<18, Plain>);
 }
