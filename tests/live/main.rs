@@ -13,8 +13,11 @@ mod support;
 mod account;
 mod checker;
 mod history;
+mod stage;
 mod truth;
 mod workload;
+
+mod chaos_kill;
 
 mod kafka_sink;
 mod kafka_world;

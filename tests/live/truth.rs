@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-/// A word in every key, payload and header of the workload; it must never appear in a log.
-pub const MARKER: &str = "okapi";
+pub use crate::support::daemon::MARKER;
 
 /// The `type` of every event.
 pub const KIND: &str = "Bumped";
