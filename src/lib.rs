@@ -1,5 +1,7 @@
 //! outboxd, a transactional outbox relay: a database table to Kafka, exactly once and in order per key.
 
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod cursor;
 pub mod daemon;

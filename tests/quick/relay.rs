@@ -139,7 +139,9 @@ async fn an_event_is_published_once_and_marked() {
 #[tokio::test(start_paused = true)]
 async fn a_backlog_is_drained_in_order_and_once() {
     let world = World::new();
-    (0..95).for_each(|i| drop(world.source.insert("orders", Some("k"), &i.to_string())));
+    (0..95).for_each(|i| {
+        world.source.insert("orders", Some("k"), &i.to_string());
+    });
     let relay = world.start_until("a", 1, Until::Drained).await;
     assert!(matches!(relay.task.await, Ok(End::Stopped)));
     assert_eq!(world.unsent(), 0);
@@ -278,7 +280,9 @@ async fn another_claim_a_lost_token_and_another_file_lead_to_a_claim() {
 #[tokio::test(start_paused = true)]
 async fn a_sequence_that_went_back_leads_to_a_claim() {
     let world = World::new();
-    (0..3).for_each(|i| drop(world.source.insert("orders", Some("k"), &i.to_string())));
+    (0..3).for_each(|i| {
+        world.source.insert("orders", Some("k"), &i.to_string());
+    });
     let relay = world.start("a", 1).await;
     world.drained().await;
     {
@@ -349,7 +353,9 @@ async fn evidence_that_is_gone_the_second_time_is_no_halt() {
 /// Publishes one event, stops, and returns the world.
 async fn world_with_history() -> World {
     let world = World::new();
-    (0..3).for_each(|i| drop(world.source.insert("orders", Some("k"), &i.to_string())));
+    (0..3).for_each(|i| {
+        world.source.insert("orders", Some("k"), &i.to_string());
+    });
     let relay = world.start_until("a", 1, Until::Drained).await;
     assert!(matches!(relay.task.await, Ok(End::Stopped)));
     world
@@ -539,7 +545,9 @@ async fn a_standby_waits_until_it_is_the_primary() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_timed_out_is_halved() {
     let world = World::new();
-    (0..10).for_each(|i| drop(world.source.insert("orders", Some("k"), &i.to_string())));
+    (0..10).for_each(|i| {
+        world.source.insert("orders", Some("k"), &i.to_string());
+    });
     let timeout = || Failure::Before(Fault::kafka(outboxd::fault::TIMEOUT, "test"));
     world.sink.log().failures.push_back(Some(timeout()));
     world.sink.log().failures.push_back(Some(timeout()));
@@ -553,7 +561,9 @@ async fn a_batch_that_timed_out_is_halved() {
 #[tokio::test(start_paused = true)]
 async fn the_proof_scan_rescues_a_row_that_the_cursor_passed() {
     let world = World::new();
-    (0..3).for_each(|i| drop(world.source.insert("orders", None, &i.to_string())));
+    (0..3).for_each(|i| {
+        world.source.insert("orders", None, &i.to_string());
+    });
     let relay = world.start("a", 1).await;
     world.drained().await;
     let late = outboxd::source::memory::Row {
@@ -580,7 +590,9 @@ async fn late_commits_are_found_without_a_claim_or_a_rescue() {
         let mut open = Vec::new();
         for step in 0..200 {
             let writer = world.source.begin();
-            (0..chance.usize(1..4)).for_each(|_| drop(writer.insert("orders", Some(&step.to_string()), "x")));
+            (0..chance.usize(1..4)).for_each(|_| {
+                writer.insert("orders", Some(&step.to_string()), "x");
+            });
             open.push(writer);
             while open.len() > chance.usize(..6) {
                 let writer = open.swap_remove(chance.usize(..open.len()));

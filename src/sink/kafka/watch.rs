@@ -46,8 +46,9 @@ impl KafkaSink {
 }
 
 impl Watch {
-    /// Waits until the event is published, for as long as `most`. Nothing when it was not published by then.
-    pub async fn find(self, seq: i64, fingerprint: Fingerprint, most: Duration) -> Result<Option<Place>, Fault> {
+    /// Waits until the event is published, for as long as `most`. Nothing when it was not published by then. Without `seq` the
+    /// fingerprint alone decides.
+    pub async fn find(self, seq: Option<i64>, fingerprint: Fingerprint, most: Duration) -> Result<Option<Place>, Fault> {
         let Self { shared, reader, bounds } = self;
         blocking::run("kafka-watch", move |caller| {
             let mut found = None;
@@ -68,8 +69,8 @@ impl Watch {
     }
 }
 
-fn place(record: &Record, seq: i64, fingerprint: Fingerprint) -> Option<Place> {
-    let entry = record.entries.iter().find(|entry| entry.seq == seq && entry.fingerprint == fingerprint)?;
+fn place(record: &Record, seq: Option<i64>, fingerprint: Fingerprint) -> Option<Place> {
+    let entry = record.entries.iter().find(|entry| seq.is_none_or(|seq| seq == entry.seq) && entry.fingerprint == fingerprint)?;
     let topic = record.topics.get(entry.topic as usize)?.clone();
     Some(Place { topic, partition: entry.partition, offset: entry.offset })
 }

@@ -1,6 +1,6 @@
 //! What commands ask: insert one event, figures for `status`, who keeps the outbox open.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::types::Uuid;
 
@@ -9,6 +9,7 @@ use super::connection::{Work, statement};
 use super::names::Names;
 use super::table::{self, Kind, get};
 use crate::fault::Fault;
+use crate::source::{Gauging, Pending};
 
 /// `created_at` comes from the database's clock, so that the answer can tell it without a right to read the table.
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, has_column_privilege($1, 'seq', 'SELECT')";
@@ -100,6 +101,16 @@ pub struct OpenWriter {
     pub gid: Option<String>,
     /// How long it has been open; nothing where the role may not see that.
     pub age: Option<Duration>,
+}
+
+impl Gauging for Postgres {
+    async fn pending(&self) -> Result<Pending, Fault> {
+        let figures = self.figures().await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // an age by the database's clock, as a moment of ours: whoever reads it takes our clock again
+        let created = |age: Duration| i64::try_from(now.saturating_sub(age).as_micros()).unwrap_or(i64::MAX);
+        Ok(Pending { events: figures.pending, oldest_created_us: figures.oldest.map(created) })
+    }
 }
 
 impl Postgres {

@@ -1,0 +1,221 @@
+//! The command line: data to stdout, talk to stderr, an exit code that tells what happened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::commands::{self, Failure, Format};
+use crate::config::{self, Loaded, Sources};
+
+/// Exit code: the arguments make no sense.
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "outboxd", version, about, long_about = None, after_help = EXAMPLES)]
+struct Arguments {
+    /// Configuration file [default: $OUTBOXD_CONFIG, else /etc/outboxd/outboxd.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one setting; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  outboxd migrate --topics orders:12      create tables, journal topic and the topic orders
+  outboxd run                             relay until SIGTERM
+  outboxd status                          where the outbox stands
+
+Exit codes: 0 done or yes, 1 failed, 2 usage, 3 the answer is no, 69 database or Kafka unreachable,
+75 timed out, 77 a right is missing, 78 configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Relay events from the outbox table to Kafka
+    #[command(after_help = "Examples:\n  outboxd run\n  outboxd run --once      drain what is there and leave")]
+    Run {
+        /// Drain what is there and leave
+        #[arg(long)]
+        once: bool,
+    },
+    /// Create or upgrade the tables and the journal topic
+    #[command(after_help = "Examples:\n  outboxd migrate --plan\n  outboxd migrate --topics orders:12,payments:6\n  \
+        outboxd migrate --roles --writer shop --relay outboxd --apply")]
+    Migrate(Migrate),
+    /// Tell where the outbox stands
+    #[command(after_help = "Examples:\n  outboxd status\n  outboxd status --json")]
+    Status(Json),
+    /// Insert one event into the outbox table
+    #[command(after_help = "Examples:\n  outboxd send --topic orders --key order-42 --type OrderPlaced '{\"total\": 3}'\n  \
+        outboxd send --topic orders --wait '{}'      wait until it is published and tell where")]
+    Send(Send),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Ask a running relay whether it is ready
+    #[command(
+        after_help = "Examples:\n  outboxd healthcheck\n  outboxd healthcheck --strict      also fail on a standby, a halt, an outage"
+    )]
+    Healthcheck {
+        /// Also fail on a standby, a halt or an outage of Kafka
+        #[arg(long)]
+        strict: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the effective configuration and where each value came from
+    #[command(after_help = "Examples:\n  outboxd config show\n  outboxd config show --json")]
+    Show(Json),
+}
+
+#[derive(Debug, Args)]
+struct Json {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Json {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Migrate {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    plan: bool,
+    /// Print the statements that give two roles the least rights they need
+    #[arg(long)]
+    roles: bool,
+    /// With --roles: the role of the services that write events
+    #[arg(long, requires = "roles", default_value = "outbox_writer", value_name = "ROLE")]
+    writer: String,
+    /// With --roles: the role of the relay
+    #[arg(long, requires = "roles", default_value = "outboxd", value_name = "ROLE")]
+    relay: String,
+    /// With --roles: run the statements too
+    #[arg(long, requires = "roles")]
+    apply: bool,
+    /// Event topics to create, with their numbers of partitions
+    #[arg(long, value_name = "TOPIC:PARTITIONS,…", value_delimiter = ',', value_parser = topic)]
+    topics: Vec<(String, i32)>,
+}
+
+#[derive(Debug, Args)]
+struct Send {
+    /// Topic of the event, as the service would write it
+    #[arg(long)]
+    topic: String,
+    /// Key: decides order and partition
+    #[arg(long)]
+    key: Option<String>,
+    /// Which event
+    #[arg(long = "type", value_name = "TYPE", default_value = "")]
+    kind: String,
+    /// Further headers, a JSON object
+    #[arg(long, value_name = "JSON")]
+    headers: Option<String>,
+    /// Database URL of a role that may write, when the configured one may not
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Wait until it is published, and print where
+    #[arg(long)]
+    wait: bool,
+    /// With --wait: how long
+    #[arg(long, requires = "wait", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// The value; `-` reads it from standard input
+    payload: String,
+    #[command(flatten)]
+    json: Json,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as section.key=value")?;
+    Ok((key.into(), value.into()))
+}
+
+fn topic(text: &str) -> Result<(String, i32), String> {
+    let (name, count) = text.split_once(':').ok_or("write it as topic:partitions, for example orders:12")?;
+    let count = count.parse().ok().filter(|count| (1..=10_000).contains(count)).ok_or("partitions are a number from 1 to 10000")?;
+    Ok((name.into(), count))
+}
+
+/// Runs the process; returns its exit code.
+pub fn main() -> u8 {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // help and version are answers and go to stdout; nothing can be done when even printing fails
+            let _ = error.print();
+            return if error.use_stderr() { EXIT_USAGE } else { 0 };
+        }
+    };
+    let code = dispatch(arguments);
+    code.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        failure.exit_code()
+    })
+}
+
+fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
+    let mut flags = arguments.set;
+    if let Command::Send(Send { url: Some(url), .. }) = &arguments.command {
+        flags.push(("database.url".into(), url.clone()));
+    }
+    let loaded = config::load(&Sources::of_process(arguments.config, flags))?;
+    if let Command::Config(ConfigCommand::Show(json)) = arguments.command {
+        return commands::config_show(&loaded, json.format());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("the runtime cannot be started: {error}")))?;
+    let code = runtime.block_on(run(arguments.command, &loaded));
+    // a client that still hangs in a call to its broker must not hold the process
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
+    let config = &loaded.config;
+    match command {
+        Command::Run { once } => commands::run(config, once.into()).await,
+        Command::Migrate(Migrate { roles: true, writer, relay, apply, .. }) => {
+            commands::roles(config, &commands::Roles { writer, relay }, apply.into()).await
+        }
+        Command::Migrate(Migrate { plan: true, topics, .. }) => commands::plan(config, &topics).await,
+        Command::Migrate(Migrate { topics, .. }) => commands::migrate(config, &topics).await,
+        Command::Status(json) => commands::status(config, json.format()).await,
+        Command::Send(send) => commands::send(config, send.into()).await,
+        Command::Config(ConfigCommand::Show(json)) => commands::config_show(loaded, json.format()),
+        Command::Healthcheck { strict, json } => commands::healthcheck(config, strict.into(), json.format()).await,
+    }
+}
+
+impl From<Send> for commands::Sending {
+    fn from(send: Send) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            topic: send.topic,
+            key: send.key,
+            kind: send.kind,
+            payload: send.payload,
+            headers: send.headers,
+            wait: send.wait.then_some(send.timeout),
+            format: send.json.format(),
+        }
+    }
+}

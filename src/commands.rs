@@ -1,0 +1,95 @@
+//! One file a subcommand. Each gets its part of the configuration and returns an exit code.
+
+use std::fmt;
+
+use crate::config::ConfigErrors;
+use crate::fault::{EXIT_CONFIG, EXIT_REFUSED, Fault};
+
+mod assembly;
+mod config;
+mod healthcheck;
+mod migrate;
+mod run;
+mod send;
+mod status;
+
+pub use config::config_show;
+pub use healthcheck::healthcheck;
+pub use migrate::{Apply, Roles, migrate, plan, roles};
+pub use run::{Once, run};
+pub use send::{Sending, send};
+pub use status::status;
+
+/// Exit code: done, or yes.
+const EXIT_DONE: u8 = 0;
+/// Exit code: it failed.
+const EXIT_FAILED: u8 = 1;
+/// Exit code: database or Kafka cannot be reached.
+const EXIT_UNREACHABLE: u8 = 69;
+/// Exit code: not in time; try again.
+const EXIT_TIMED_OUT: u8 = 75;
+
+/// How a command prints its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For a person.
+    Text,
+    /// One JSON object, stable.
+    Json,
+}
+
+/// Why a command failed: what to print on stderr, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// A failure that has no code of its own.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: EXIT_FAILED }
+    }
+
+    /// Exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        self.code
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.message)
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self { message: errors.to_string(), code: EXIT_CONFIG }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        let code = match &fault {
+            Fault::Unavailable { .. } | Fault::Standby => EXIT_UNREACHABLE,
+            Fault::Misconfigured { .. } => EXIT_CONFIG,
+            Fault::Refused { .. } => EXIT_REFUSED,
+            Fault::InDoubt { .. } | Fault::Fenced { .. } | Fault::Poison { .. } | Fault::Unsafe(_) | Fault::LeaseLost => {
+                EXIT_FAILED
+            }
+        };
+        // these two end with their remedy already
+        let remedy = match &fault {
+            Fault::Misconfigured { .. } | Fault::Refused { .. } => String::new(),
+            Fault::Unavailable { .. }
+            | Fault::Standby
+            | Fault::InDoubt { .. }
+            | Fault::Fenced { .. }
+            | Fault::Poison { .. }
+            | Fault::Unsafe(_)
+            | Fault::LeaseLost => format!(". {}", fault.remedy()),
+        };
+        Self { message: format!("{}: {fault}{remedy}", fault.obx()), code }
+    }
+}

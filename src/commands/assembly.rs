@@ -1,0 +1,103 @@
+//! The parts of a relay, made from their sections of the configuration.
+
+use std::time::Duration;
+
+use crate::config::{Config, DatabaseTls, Delivery, Host, LogFormat, LogLevel, Mark, Order, Retention};
+use crate::event::BatchLimits;
+use crate::fault::Fault;
+use crate::log::{self, Style};
+use crate::sink::kafka::{self, KafkaSink};
+use crate::source::postgres::{self, MarkMode, Postgres, Tls};
+use crate::waits::Waits;
+
+/// The outbox table, in the configured mode or in another one.
+pub(super) fn database(config: &Config, delivery: Delivery) -> Postgres {
+    let (database, outbox) = (&config.database, &config.outbox);
+    let address = database.address();
+    Postgres::new(postgres::Settings {
+        host: match &address.host {
+            Host::Name(host) => host.clone(),
+            Host::Socket(folder) => folder.display().to_string(),
+        },
+        port: address.port,
+        database: address.database.clone(),
+        user: database.url.user.clone(),
+        password: database.password.as_ref().map(|password| password.reveal().to_owned()),
+        tls: match database.tls {
+            DatabaseTls::Prefer => Tls::Prefer,
+            DatabaseTls::Require => Tls::Require,
+            DatabaseTls::VerifyFull => Tls::VerifyFull,
+        },
+        ca_file: database.ca_file.clone(),
+        address: address.to_string(),
+        connect_timeout: database.connect_timeout,
+        statement_timeout: database.statement_timeout,
+        name: outbox.name.clone(),
+        schema: outbox.table.schema.clone(),
+        table: outbox.table.table.clone(),
+        mark: match outbox.mark {
+            Mark::Row => MarkMode::Row,
+            Mark::Delete => MarkMode::Delete,
+        },
+        retention: match outbox.retention {
+            Retention::For(time) => Some(time),
+            Retention::Forever => None,
+        },
+        ordered: outbox.order == Order::Key,
+        delivery: mode(delivery),
+        lease: config.relay.lease,
+    })
+}
+
+/// The mode as the source knows it.
+pub(super) fn mode(delivery: Delivery) -> postgres::Delivery {
+    match delivery {
+        Delivery::ExactlyOnce => postgres::Delivery::ExactlyOnce,
+        Delivery::AtLeastOnce => postgres::Delivery::AtLeastOnce,
+    }
+}
+
+/// The Kafka cluster, in the configured mode or in another one.
+pub(super) fn kafka(config: &Config, delivery: Delivery) -> Result<KafkaSink, Fault> {
+    let mut kafka = config.kafka.clone();
+    kafka.delivery = delivery;
+    KafkaSink::new(kafka::Settings { name: config.outbox.name.clone(), source: config.outbox.source.clone(), kafka })
+}
+
+/// Every wait of the protocol.
+pub(super) fn waits(config: &Config) -> Waits {
+    Waits::new(config.relay.lease, config.relay.linger, config.relay.idle_interval)
+}
+
+/// How much a batch holds.
+pub(super) fn limits(config: &Config) -> BatchLimits {
+    let bytes = usize::try_from(config.relay.batch_max_bytes.0).unwrap_or(usize::MAX);
+    BatchLimits { events: config.relay.batch_max_events as usize, bytes }
+}
+
+/// How long a relay may say nothing: longer than any of its waits and timeouts.
+pub(super) fn silence(config: &Config) -> Duration {
+    let waits = waits(config);
+    waits.stuck
+        + waits.went_back
+        + config.kafka.transaction_timeout * 4
+        + config.database.statement_timeout
+        + Duration::from_secs(60)
+}
+
+/// Log lines as configured.
+pub(super) fn start_log(config: &Config) {
+    let style = match config.log.format {
+        LogFormat::Auto => Style::auto(),
+        LogFormat::Text => Style::Text,
+        LogFormat::Json => Style::Json,
+    };
+    let level = match config.log.level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    log::start(style, level);
+}

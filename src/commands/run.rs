@@ -1,0 +1,105 @@
+//! `outboxd run`
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{Failure, assembly, status};
+use crate::config::{Config, Delivery, Listen};
+use crate::daemon::{self, Daemon, Janitor, Leader, signals};
+use crate::fault::Verdict;
+use crate::heartbeat::Heartbeat;
+use crate::http::{Health, Server};
+use crate::metrics::Metrics;
+use crate::relay::{self, End, Relay, Until};
+use crate::sink::kafka::KafkaSink;
+use crate::source::postgres::Postgres;
+use crate::stop::Stop;
+
+/// Whether to leave when everything is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// Relay until asked to stop.
+    No,
+    /// Drain what is there and leave.
+    Yes,
+}
+
+impl From<bool> for Once {
+    fn from(once: bool) -> Self {
+        if once { Self::Yes } else { Self::No }
+    }
+}
+
+/// Looks at schema and rights before it relays.
+struct Prepared {
+    source: Arc<Postgres>,
+    relay: Relay<Postgres, KafkaSink>,
+}
+
+impl Leader for Prepared {
+    async fn lead(&mut self, epoch: u64, stop: &mut Stop) -> End {
+        match self.source.prepare().await {
+            Err(fault) if matches!(fault.verdict(), Verdict::Exit(_)) => End::Exit(fault),
+            // anything else is met again by the relay, which knows how to wait
+            Ok(()) | Err(_) => self.relay.run(epoch, stop).await,
+        }
+    }
+}
+
+/// Relays until asked to stop, or until everything is drained.
+pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
+    assembly::start_log(config);
+    let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
+    let source = Arc::new(assembly::database(config, config.kafka.delivery));
+    let sink = Arc::new(assembly::kafka(config, config.kafka.delivery)?);
+    let (metrics, heart) = (Metrics::new(&config.outbox.name), Heartbeat::new());
+    serve(config, &source, &metrics, &heart).await?;
+    info!(version = env!("CARGO_PKG_VERSION"), outbox = config.outbox.name, instance = config.relay.instance, "started");
+    if config.kafka.delivery == Delivery::AtLeastOnce {
+        warn!("kafka.delivery is at_least_once: after a crash events may come twice, and older ones after newer ones of their key");
+    }
+    Ok(relay(config, once, source, sink, metrics, heart, signals).await)
+}
+
+async fn relay(
+    config: &Config,
+    once: Once,
+    source: Arc<Postgres>,
+    sink: Arc<KafkaSink>,
+    metrics: Metrics,
+    heart: Heartbeat,
+    signals: mpsc::Receiver<signals::Signal>,
+) -> u8 {
+    let mut chance = fastrand::Rng::new();
+    let (waits, limits, instance) = (assembly::waits(config), assembly::limits(config), config.relay.instance.clone());
+    // positive in the database's signed column, so that a person can compare it with a log line
+    let start = chance.u64(1..=i64::MAX.unsigned_abs());
+    let until = match once {
+        Once::No => Until::Stopped,
+        Once::Yes => Until::Drained,
+    };
+    let settings = relay::Settings { waits, limits, instance: instance.clone(), start, until };
+    let relay = Relay::new(source.clone(), sink.clone(), settings, metrics.clone(), chance);
+    let janitor = Janitor::new(source.clone(), sink, metrics.clone());
+    let (silence, shutdown_grace) = (assembly::silence(config), config.relay.shutdown_grace);
+    let settings = daemon::Settings { waits, instance, start, until, silence, shutdown_grace };
+    let leader = Prepared { source: source.clone(), relay };
+    Daemon::new(source, leader, janitor, settings, metrics, heart).run(signals).await.exit_code()
+}
+
+/// Health, metrics and status over HTTP, for as long as the process lives.
+async fn serve(config: &Config, source: &Arc<Postgres>, metrics: &Metrics, heart: &Heartbeat) -> Result<(), Failure> {
+    let Listen::At(address) = config.http.listen else { return Ok(()) };
+    let bound = Server::bind(address).await;
+    let server = bound.map_err(|error| Failure::new(format!("{error}. {}", error.remedy())))?;
+    info!(address = %server.address(), "serving health and metrics");
+    let (health, metrics, source, name) =
+        (Health::new(heart.clone(), metrics.clone()), metrics.clone(), source.clone(), config.outbox.name.clone());
+    tokio::spawn(server.serve(health, metrics, move || {
+        let (source, name) = (source.clone(), name.clone());
+        async move { status::report(&source, &name).await.map(|report| report.json()) }
+    }));
+    Ok(())
+}

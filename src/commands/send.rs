@@ -1,0 +1,90 @@
+//! `outboxd send`: one event through the table, as a service would write it.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{EXIT_DONE, EXIT_TIMED_OUT, Failure, Format, assembly};
+use crate::config::Config;
+use crate::event::Fingerprint;
+use crate::sink::kafka::Place;
+use crate::source::postgres::{Insert, Inserted};
+
+/// An event to send.
+#[derive(Debug)]
+pub struct Sending {
+    /// Its identity.
+    pub id: Uuid,
+    /// Its topic, as a service would write it.
+    pub topic: String,
+    /// Its key.
+    pub key: Option<String>,
+    /// Which event.
+    pub kind: String,
+    /// Its value; `-` reads it from standard input.
+    pub payload: String,
+    /// A JSON object.
+    pub headers: Option<String>,
+    /// How long to wait until it is published.
+    pub wait: Option<Duration>,
+    /// How to print.
+    pub format: Format,
+}
+
+/// Inserts an event; with `wait`, tells where it was published.
+pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
+    let source = assembly::database(config, config.kafka.delivery);
+    let payload = match sending.payload.as_str() {
+        "-" => standard_input()?,
+        text => text.to_owned(),
+    };
+    let watch = match sending.wait {
+        Some(most) => Some((assembly::kafka(config, config.kafka.delivery)?.watch().await?, most)),
+        None => None,
+    };
+    let (id, topic, kind) = (sending.id, sending.topic, sending.kind);
+    let insert = Insert { id, topic, key: sending.key, kind, payload: Some(payload), headers: sending.headers };
+    let inserted = source.insert(&insert).await?;
+    let begun = Instant::now();
+    let Some((watch, most)) = watch else {
+        print(&inserted, None, sending.format);
+        return Ok(EXIT_DONE);
+    };
+    match watch.find(inserted.seq, Fingerprint::of(id), most).await? {
+        Some(place) => {
+            print(&inserted, Some((place, begun.elapsed())), sending.format);
+            Ok(EXIT_DONE)
+        }
+        None => {
+            print(&inserted, None, sending.format);
+            eprintln!("event {id} is in the table, but was not published within {}", humantime::format_duration(most));
+            Ok(EXIT_TIMED_OUT)
+        }
+    }
+}
+
+fn standard_input() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|error| Failure::new(format!("standard input cannot be read: {error}")))?;
+    Ok(text)
+}
+
+fn print(inserted: &Inserted, published: Option<(Place, Duration)>, format: Format) {
+    match (format, published) {
+        (Format::Json, published) => {
+            let place = published.map(|(place, took)| {
+                let (topic, partition, offset) = (place.topic, place.partition, place.offset);
+                json!({ "topic": topic, "partition": partition, "offset": offset, "seconds": took.as_secs_f64() })
+            });
+            println!("{}", json!({ "id": inserted.id.to_string(), "seq": inserted.seq, "published": place }));
+        }
+        (Format::Text, None) => println!("{}", inserted.id),
+        (Format::Text, Some((place, took))) => {
+            let Place { topic, partition, offset } = place;
+            println!("{} {topic}[{partition}]@{offset} after {} ms", inserted.id, took.as_millis());
+        }
+    }
+}

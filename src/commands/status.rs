@@ -1,0 +1,120 @@
+//! `outboxd status`: read from the database alone, so that it answers while no relay runs.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{EXIT_DONE, Failure, Format, assembly};
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::source::postgres::{Figures, OpenWriter, Postgres};
+
+/// The source counts no further.
+const COUNTED_TO: u64 = 10_000;
+
+/// Where the outbox stands.
+pub(super) struct Report {
+    name: String,
+    figures: Figures,
+    writers: Vec<OpenWriter>,
+}
+
+/// Prints where the outbox stands.
+pub async fn status(config: &Config, format: Format) -> Result<u8, Failure> {
+    let report = report(&assembly::database(config, config.kafka.delivery), &config.outbox.name).await?;
+    match format {
+        Format::Text => print!("{}", report.text()),
+        Format::Json => println!("{}", report.json()),
+    }
+    Ok(EXIT_DONE)
+}
+
+/// Reads the report.
+pub(super) async fn report(source: &Postgres, name: &str) -> Result<Report, Fault> {
+    let (figures, writers) = (source.figures().await?, source.open_writers().await?);
+    Ok(Report { name: name.to_owned(), figures, writers })
+}
+
+impl Report {
+    /// One object; names are stable, times are seconds.
+    pub(super) fn json(&self) -> Value {
+        let figures = &self.figures;
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        json!({
+            "outbox": self.name,
+            "sentence": self.sentence(),
+            "delivery": figures.delivery,
+            "pending_events": figures.pending.min(COUNTED_TO),
+            "pending_is_more": figures.pending > COUNTED_TO,
+            "oldest_pending_seconds": seconds(figures.oldest),
+            "last_batch": figures.applied,
+            "owner": figures.owner,
+            "lease_epoch": figures.epoch,
+            "lease_left_seconds": seconds(figures.lease_left),
+            "halted": figures.halted.as_ref().map(|(code, evidence, age)| json!({
+                "code": code, "evidence": evidence, "seconds": age.as_secs_f64(),
+            })),
+            "open_writers": self.writers.iter().map(|writer| json!({
+                "pid": writer.pid, "prepared": writer.gid, "seconds": seconds(writer.age),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let figures = &self.figures;
+        let mut lines = vec![
+            self.sentence(),
+            String::new(),
+            format!("pending      {}", self.pending()),
+            format!("oldest       {}", figures.oldest.map_or("-".into(), rounded)),
+            format!("last batch   {}", figures.applied),
+            format!("owner        {}", self.owner()),
+            format!("delivery     {}", figures.delivery),
+        ];
+        if let Some((code, evidence, age)) = &figures.halted {
+            lines.push(format!("halted       {code} for {}: {evidence}", rounded(*age)));
+        }
+        lines.extend(self.writers.iter().map(|writer| format!("open writer  {}", described(writer))));
+        lines.join("\n") + "\n"
+    }
+
+    fn sentence(&self) -> String {
+        let (name, pending) = (&self.name, self.pending());
+        match (&self.figures.halted, &self.figures.owner) {
+            (Some((code, ..)), _) => format!("Outbox {name} is halted ({code}): {pending} events wait for a person."),
+            (None, None) => format!("Outbox {name} is relayed by nobody; {pending} events wait."),
+            (None, Some(owner)) if self.figures.pending == 0 => format!("Outbox {name} is relayed by {owner}; nothing waits."),
+            (None, Some(owner)) => format!("Outbox {name} is relayed by {owner}; {pending} events wait."),
+        }
+    }
+
+    fn pending(&self) -> String {
+        if self.figures.pending > COUNTED_TO { format!("more than {COUNTED_TO}") } else { self.figures.pending.to_string() }
+    }
+
+    fn owner(&self) -> String {
+        match (&self.figures.owner, self.figures.lease_left) {
+            (Some(owner), Some(left)) => format!("{owner} (lease {}, {} left)", self.figures.epoch, rounded(left)),
+            (Some(owner), None) => owner.clone(),
+            (None, _) => "-".into(),
+        }
+    }
+}
+
+fn described(writer: &OpenWriter) -> String {
+    let who = match (&writer.gid, writer.pid) {
+        (Some(gid), _) => format!("prepared transaction {gid}"),
+        (None, Some(pid)) => format!("server process {pid}"),
+        (None, None) => "a transaction that this role may not see".into(),
+    };
+    format!("{who}, open for {}", writer.age.map_or("an unknown time".into(), rounded))
+}
+
+/// A time for a person: whole seconds above ten, tenths below.
+fn rounded(time: Duration) -> String {
+    if time.as_secs() >= 10 {
+        humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+    } else {
+        format!("{:.1}s", time.as_secs_f64())
+    }
+}
