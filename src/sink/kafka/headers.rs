@@ -279,7 +279,8 @@ mod tests {
     proptest! {
         #[test]
         fn times_are_those_of_the_time_crate(microseconds in -62_167_219_200_000_000_i64..=253_402_300_799_999_999) {
-            let expected = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1_000).expect("within years 0 to 9999");
+            let nanoseconds = i128::from(microseconds) * 1_000;
+            let expected = time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).expect("within years 0 to 9999");
             let day = format!("{:04}-{:02}-{:02}", expected.year(), u8::from(expected.month()), expected.day());
             let (hour, minute, second, micro) = expected.to_hms_micro();
             let expected = format!("{day}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z");
