@@ -73,6 +73,15 @@ fn is_at_end(consumer: &BaseConsumer, topic: &str, partition: i32, low: i64) -> 
     code == rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && position >= end
 }
 
+/// How many partitions of a topic have records of a transaction that has not ended.
+pub fn open_partitions(kafka: &Kafka, topic: &str, partitions: i32) -> usize {
+    let reader = |isolation: &str| -> BaseConsumer { kafka.client().set("isolation.level", isolation).create().unwrap() };
+    let (committed, all) = (reader("read_committed"), reader("read_uncommitted"));
+    let end =
+        |consumer: &BaseConsumer, partition| consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the broker answers").1;
+    (0..partitions).filter(|&partition| end(&committed, partition) < end(&all, partition)).count()
+}
+
 fn record(message: &BorrowedMessage<'_>) -> Seen {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Seen {

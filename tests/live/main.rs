@@ -17,7 +17,13 @@ mod stage;
 mod truth;
 mod workload;
 
+mod chaos_identity;
+mod chaos_instances;
+mod chaos_kafka;
 mod chaos_kill;
+mod chaos_postgres;
+mod end_to_end;
+mod memory;
 
 mod kafka_sink;
 mod kafka_world;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::account;
 use crate::checker::{self, Kind, Seen, Violation};
 use crate::history;
-use crate::support::{Daemon, DaemonOptions, Kafka, Postgres, eventually};
+use crate::support::{Daemon, DaemonOptions, Kafka, Postgres, eventually, eventually_get};
 use crate::truth::{self, Written};
 use crate::workload::{Habits, Workload};
 
@@ -15,6 +15,11 @@ const DRAIN: Duration = Duration::from_secs(60);
 
 /// Partitions of the event topics.
 const PARTITIONS: [i32; 3] = [1, 3, 12];
+
+/// Whether tests may take their time.
+pub fn is_long() -> bool {
+    std::env::var_os("OUTBOXD_TEST_LONG").is_some()
+}
 
 /// What becomes of published rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,30 +51,43 @@ pub struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// Prepares everything, with a short lease and a short transaction timeout.
     pub fn new(name: &str, mark: Mark, postgres: &'a Postgres, kafka: &'a Kafka) -> Stage<'a> {
-        Stage::with(name, mark, postgres, kafka, Habits::default(), |options| options)
+        Stage::with(name, mark, postgres, kafka, Habits::default(), |options, _| options)
     }
 
-    /// [`Stage::new`] with other habits of the writers, and with other options.
+    /// [`Stage::new`] with other habits of the writers, and with other options, which may depend on the database's name.
     pub fn with(
         name: &str,
         mark: Mark,
         postgres: &'a Postgres,
         kafka: &'a Kafka,
         habits: Habits,
-        adapt: impl FnOnce(DaemonOptions) -> DaemonOptions,
+        adapt: impl FnOnce(DaemonOptions, &str) -> DaemonOptions,
     ) -> Stage<'a> {
         let database = postgres.create_database(&name.replace('-', "_"));
         let name = kafka.unique_topic(name);
         let topics: BTreeMap<String, i32> = PARTITIONS.iter().map(|count| (format!("{name}-of-{count}"), *count)).collect();
         let options = DaemonOptions::new(&name, &postgres.url(&database, "outboxd"), &kafka.brokers());
         let options = options.set("relay.lease", "1s").set("kafka.transaction_timeout", "4s");
-        let options = adapt(options.set("outbox.mark", if mark == Mark::Row { "row" } else { "delete" }));
+        let options = adapt(options.set("outbox.mark", if mark == Mark::Row { "row" } else { "delete" }), &database);
         let listed: Vec<String> = topics.iter().map(|(topic, count)| format!("{topic}:{count}")).collect();
         let (code, _, stderr) = options.run_command(&["migrate", "--topics", &listed.join(",")]);
         assert_eq!(code, 0, "migrate: {stderr}");
         Workload::prepare(postgres, &database, &habits);
         let written = Vec::new();
-        Stage { postgres, kafka, name, database, topics, options, habits, mark, journalled: true, generation: 0, workload: None, written }
+        Stage {
+            postgres,
+            kafka,
+            name,
+            database,
+            topics,
+            options,
+            habits,
+            mark,
+            journalled: true,
+            generation: 0,
+            workload: None,
+            written,
+        }
     }
 
     /// Says that the outbox works without a journal.
@@ -121,6 +139,16 @@ impl<'a> Stage<'a> {
         self.count("SELECT coalesce(max(n), 0) FROM outboxd_applied")
     }
 
+    /// Lets the outbox be published from another address of the same database.
+    pub fn accept_address(&self, address: &str) {
+        let accept = format!("UPDATE outboxd_state SET accepted_addresses = accepted_addresses || '{address}'");
+        self.postgres.sql(&self.database, &accept);
+    }
+
+    /// Waits until the outbox is halted, for exactly this reason, and says so everywhere.
+    pub fn wait_halted(&self, daemon: &Daemon, code: &str) {
+        wait_halted(&self.options, daemon, code);
+    }
     /// Waits until `count` batches more are marked.
     pub fn wait_for_batches(&self, count: u64, within: Duration) {
         let until = self.applied() + count;
@@ -168,7 +196,14 @@ impl<'a> Stage<'a> {
             violations.extend(account::check(&account, &seen));
             violations.extend(self.tables(account.numbers.last().copied().unwrap_or(0)));
         }
-        println!("{}: {} written, {} seen, {} batches, {} violations", self.name, self.written.len(), seen.len(), journal.len(), violations.len());
+        println!(
+            "{}: {} written, {} seen, {} batches, {} violations",
+            self.name,
+            self.written.len(),
+            seen.len(),
+            journal.len(),
+            violations.len()
+        );
         violations
     }
 
@@ -200,4 +235,25 @@ impl<'a> Stage<'a> {
         expect("numbers missing among the applied batches", gaps, 0);
         violations
     }
+}
+
+/// What `outboxd status --json` says to somebody with these options.
+pub fn status(options: &DaemonOptions) -> serde_json::Value {
+    let (code, stdout, stderr) = options.run_command(&["status", "--json"]);
+    assert_eq!(code, 0, "status: {stderr}");
+    serde_json::from_str(&stdout).expect("status prints JSON")
+}
+
+/// Waits until an outbox is halted, for exactly this reason, and says so everywhere.
+pub fn wait_halted(options: &DaemonOptions, daemon: &Daemon, code: &str) {
+    let halted = || status(options)["halted"]["code"].as_str().map(str::to_owned);
+    let found = eventually_get("the outbox is halted", DRAIN, halted);
+    assert_eq!(found, code, "{}", status(options));
+    let metric = "outboxd_halted{";
+    eventually("the metric shows the halt", DRAIN, || {
+        let text = daemon.get("/metrics").map(|(_, text)| text).unwrap_or_default();
+        let label = format!("code=\"{code}\"");
+        text.lines().any(|line| line.starts_with(metric) && line.contains(&label) && line.ends_with(" 1"))
+    });
+    assert_eq!(daemon.get("/readyz").map(|(status, _)| status), Some(200), "a halt does not take the pod out of service");
 }

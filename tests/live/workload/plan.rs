@@ -75,7 +75,8 @@ impl Planner {
     pub fn new(habits: &Habits, topics: usize, seed: u64) -> Planner {
         let weights = (1..=habits.keys).map(|rank| 1.0 / rank as f64);
         let total: f64 = weights.clone().sum();
-        let cumulative = weights.scan(0.0, |sum, weight| Some(std::mem::replace(sum, *sum + weight) + weight)).map(|sum| sum / total);
+        let cumulative =
+            weights.scan(0.0, |sum, weight| Some(std::mem::replace(sum, *sum + weight) + weight)).map(|sum| sum / total);
         Planner { habits: habits.clone(), topics, cumulative: cumulative.collect(), chance: Rng::with_seed(seed) }
     }
 

@@ -182,7 +182,9 @@ async fn simple(connection: &mut PgConnection, statement: String) -> Result<(), 
 fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         // 57: operator intervention, 53: too many connections, 08: connection; 25P02 cannot happen without another error before.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| ["57", "53", "08"].iter().any(|class| code.starts_with(class))),
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| ["57", "53", "08"].iter().any(|class| code.starts_with(class)))
+        }
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut => true,
         _ => false,
     }
