@@ -20,10 +20,11 @@ use super::settings::{Settings, Tls};
 use crate::fault::{Fault, TIMEOUT};
 
 /// Begins every transaction, in one round trip. READ COMMITTED is said because a database may have another default; everything is
-/// LOCAL because a pooler gives the session to somebody else afterwards. Parallel workers cost 10 ms a batch. A relay that is frozen
+/// LOCAL because a pooler gives the session to somebody else afterwards. Parallel workers cost 10 ms a batch; compiling a statement
+/// costs a second, and up to version 17 a plan with a forbidden scan in it looks expensive enough for that. A relay that is frozen
 /// inside a transaction must not keep the state row from its successor for long, hence the idle limit.
 /// Rejected: `search_path`, which the service's own triggers on the outbox may need as it is.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL max_parallel_workers_per_gather = 0; \
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off; \
     SET LOCAL idle_in_transaction_session_timeout = 5000; SET LOCAL statement_timeout = ";
 const LOCK_TIMEOUT: &str = "; SET LOCAL lock_timeout = ";
 /// Rows must come from an index in its order, whatever stale statistics say: a sequential or bitmap scan and a sort of the backlog is
