@@ -98,10 +98,10 @@ pub fn check(written: &[Written], seen: &[Seen], partitions: &BTreeMap<String, i
         if let Some(difference) = difference(event, record) {
             found(Kind::Corrupt, format!("{difference} of {} {}", event.id, place(record)));
         }
-        if let Some(expected) = event.key.as_ref().map(|key| partition_of(key.as_bytes(), partitions[&record.topic])) {
-            if expected != record.partition {
-                found(Kind::WrongPartition, format!("{} {}, not {expected}", event.id, place(record)));
-            }
+        if let Some(expected) = event.key.as_ref().map(|key| partition_of(key.as_bytes(), partitions[&record.topic]))
+            && expected != record.partition
+        {
+            found(Kind::WrongPartition, format!("{} {}, not {expected}", event.id, place(record)));
         }
     }
     for event in written {
@@ -138,7 +138,8 @@ fn difference(event: &Written, record: &Seen) -> Option<&'static str> {
 /// Order and partition of each key. Repetitions are not held against the order: they are found as duplicates.
 fn order(by_id: &HashMap<Uuid, &Written>, seen: &[Seen]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let mut lanes: HashMap<(&str, &str), (i32, (i64, i64))> = HashMap::new();
+    type Last = (i32, (i64, i64));
+    let mut lanes: HashMap<(&str, &str), Last> = HashMap::new();
     let mut met = std::collections::HashSet::new();
     for record in seen {
         let Some(event) = record.id().and_then(|id| by_id.get(&id)) else { continue };
