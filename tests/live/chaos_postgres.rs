@@ -8,12 +8,6 @@ use crate::workload::Habits;
 
 const SOON: Duration = Duration::from_secs(45);
 
-/// Backends of the relay in the database of the stage.
-fn relay_backends(stage: &Stage<'_>) -> Vec<i32> {
-    let query = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND usename = 'outboxd'", stage.database);
-    stage.postgres.sql("postgres", &query).lines().map(|pid| pid.parse().unwrap()).collect()
-}
-
 fn survives_restarts(version: Version, mark: Mark) {
     let postgres = Postgres::start(version, PostgresOptions::default());
     let mut stage = Stage::new("crashed", mark, &postgres, Kafka::shared());
@@ -25,7 +19,7 @@ fn survives_restarts(version: Version, mark: Mark) {
         postgres.kill_hard();
         postgres.start_again();
         stage.wait_for_batches(5, SOON);
-        let backends = relay_backends(&stage);
+        let backends = stage.relay_backends();
         postgres.kill_backend(backends[fastrand::usize(0..backends.len())]);
         postgres.wait_ready();
         stage.wait_for_batches(5, SOON);

@@ -22,6 +22,7 @@ mod chaos_instances;
 mod chaos_kafka;
 mod chaos_kill;
 mod chaos_postgres;
+mod chaos_storm;
 mod end_to_end;
 mod memory;
 

@@ -134,6 +134,12 @@ impl<'a> Stage<'a> {
         self.count("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
     }
 
+    /// Process ids of the relay's backends.
+    pub fn relay_backends(&self) -> Vec<i32> {
+        let query = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND usename = 'outboxd'", self.database);
+        self.postgres.sql("postgres", &query).lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     /// Newest batch whose rows are marked.
     pub fn applied(&self) -> u64 {
         self.count("SELECT coalesce(max(n), 0) FROM outboxd_applied")

@@ -73,7 +73,7 @@ fn an_event_that_comes_twice_is_duplicated() {
 #[test]
 fn an_older_version_behind_a_newer_one_is_reordered() {
     finds(&[Kind::Reordered], |_, seen| seen.swap(10, 20));
-    finds(&[Kind::Reordered], |_, seen| seen[15..].rotate_left(25));
+    finds(&[Kind::Reordered; 2], |_, seen| seen.swap(0, 20));
 }
 
 #[test]
