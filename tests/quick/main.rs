@@ -4,6 +4,7 @@
 mod sink_conformance;
 
 mod cli;
+mod daemon;
 mod documents;
 mod relay;
 mod sink;
