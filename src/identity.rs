@@ -44,6 +44,30 @@ fn judge_strangers(standing: &Standing, view: &View, seen: u64) -> Result<(), Ha
     }
 }
 
+/// Batches that may be committed and not marked when a relay dies: the one it is marking and the one it is publishing.
+const UNMARKED: u64 = 2;
+
+/// Whether the table lies further behind the journal than a relay that died leaves it: it went back in time, or it is a copy of a
+/// database that is published from. Of a copy made under the present lease the number of unmarked batches is the only sign.
+pub fn went_back(standing: &Standing, view: &View) -> bool {
+    stranger(standing, view).is_some() || view.last.n > standing.applied.n + UNMARKED
+}
+
+/// Whether somebody published between two views of the journal, although by then every other process of this database knew that it had
+/// lost the lease.
+pub fn judge_silence(before: &View, later: &View) -> Result<(), Halt> {
+    match &later.newest {
+        Some(newest) if later.last.n > before.last.n => {
+            let evidence = format!(
+                "batch {} was published after batch {} by instance {} under lease {}, while this process has the lease",
+                later.last.n, before.last.n, newest.owner.instance, newest.owner.epoch
+            );
+            Err(Halt::new(HaltCode::TwoDatabases, evidence))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// An owner above the applied batch to whom this database never gave a lease: it went back in time, or another database publishes.
 pub fn stranger<'a>(standing: &Standing, view: &'a View) -> Option<&'a Owner> {
     view.owners_above.iter().find(|owner| !standing.gave(owner))

@@ -17,17 +17,21 @@ impl<S: Source, K: Sink> Relay<S, K> {
     /// copy of a living one), watches first whether somebody else still publishes.
     pub(super) async fn look(&mut self, owner: &Owner) -> Result<View, Fault> {
         let (standing, view) = self.examine(owner).await?;
-        if identity::stranger(&standing, &view).is_none() {
+        if !identity::went_back(&standing, &view) {
             return Ok(view);
         }
         if self.known > 0 {
             identity::judge_journal(&standing, &view, self.known)?;
         }
         warn!(batch = view.last.n, applied = standing.applied.n, "the database went back in time: watching for another publisher");
-        sleep(self.settings.waits.went_back).await;
+        // who held the lease before us has noticed after one lease, even when it stood still meanwhile
+        sleep(self.settings.waits.lease).await;
+        let (_, before) = self.examine(owner).await?;
+        sleep(self.settings.waits.went_back.saturating_sub(self.settings.waits.lease)).await;
         self.progress = Instant::now();
         let (standing, later) = self.examine(owner).await?;
         identity::judge_journal(&standing, &later, view.last.n)?;
+        identity::judge_silence(&before, &later)?;
         Ok(later)
     }
 
@@ -88,7 +92,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     fn stands(&self, first: &Halt, standing: &Standing, view: &View) -> bool {
         match first.code {
             HaltCode::JournalBlocked => view.stable < view.end,
-            HaltCode::TwoDatabases => identity::stranger(standing, view).is_some(),
+            HaltCode::TwoDatabases => identity::went_back(standing, view),
             // only the next settlement can tell: the first time it is believed, later it is tried
             HaltCode::MarkRefused => self.metrics.vitals().phase != Phase::Halted,
             HaltCode::ForeignJournal

@@ -83,7 +83,8 @@ fn a_leader_that_stood_still_finds_itself_replaced() {
 
 fn takeover_while_stopped(daemons: &[Daemon], first: usize) -> Duration {
     let took = takeover(daemons, first);
-    assert!(took <= Duration::from_secs(3), "lease 1 s, takeover after {took:?}");
+    // It may have stopped inside a transaction: then the database keeps the state row locked for it for 5 s.
+    assert!(took <= Duration::from_secs(9), "lease 1 s, takeover after {took:?}");
     took
 }
 

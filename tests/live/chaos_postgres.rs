@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::stage::{Mark, Stage, is_long};
+use crate::stage::{Mark, Stage, accept_address, is_long};
 use crate::support::{Kafka, PgBouncer, Postgres, PostgresOptions, Proxy, Version, Weather, eventually, let_pass};
 use crate::workload::Habits;
 
@@ -88,7 +88,7 @@ fn the_network_to_the_database_is_cut_and_frozen() {
         let options = options.set("database.url", &url(&ways[0], database));
         options.set("database.statement_timeout", "3s").set("database.connect_timeout", "2s")
     });
-    stage.accept_address(&format!("{}/{}", ways[1].address(), stage.database));
+    accept_address(&postgres, &stage.database, &format!("{}/{}", ways[1].address(), stage.database));
     stage.write();
     let one = stage.start("one");
     stage.wait_for_batches(5, SOON);

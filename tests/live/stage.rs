@@ -139,12 +139,6 @@ impl<'a> Stage<'a> {
         self.count("SELECT coalesce(max(n), 0) FROM outboxd_applied")
     }
 
-    /// Lets the outbox be published from another address of the same database.
-    pub fn accept_address(&self, address: &str) {
-        let accept = format!("UPDATE outboxd_state SET accepted_addresses = accepted_addresses || '{address}'");
-        self.postgres.sql(&self.database, &accept);
-    }
-
     /// Waits until the outbox is halted, for exactly this reason, and says so everywhere.
     pub fn wait_halted(&self, daemon: &Daemon, code: &str) {
         wait_halted(&self.options, daemon, code);
@@ -256,4 +250,10 @@ pub fn wait_halted(options: &DaemonOptions, daemon: &Daemon, code: &str) {
         text.lines().any(|line| line.starts_with(metric) && line.contains(&label) && line.ends_with(" 1"))
     });
     assert_eq!(daemon.get("/readyz").map(|(status, _)| status), Some(200), "a halt does not take the pod out of service");
+}
+
+/// Lets the outbox be published from another address of the same database.
+pub fn accept_address(postgres: &Postgres, database: &str, address: &str) {
+    let accept = format!("UPDATE outboxd_state SET accepted_addresses = array_append(accepted_addresses, '{address}')");
+    postgres.sql(database, &accept);
 }

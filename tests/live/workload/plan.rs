@@ -23,7 +23,7 @@ pub struct Habits {
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { writers: 8, events_per_second: 800.0, keys: 300, long_percent: 2, prepared_percent: 2, large_bytes: 100_000 }
+        Self { writers: 12, events_per_second: 800.0, keys: 300, long_percent: 2, prepared_percent: 2, large_bytes: 100_000 }
     }
 }
 
@@ -84,7 +84,8 @@ impl Planner {
     pub fn draw(&mut self) -> Plan {
         let is_long = self.percent(self.habits.long_percent);
         // Mostly few events, sometimes twenty.
-        let count = 1 + (self.chance.f64().powi(2) * 20.0) as usize;
+        let most = if is_long { 3.0 } else { 20.0 };
+        let count = 1 + (self.chance.f64().powi(2) * most) as usize;
         let mut events: Vec<Draft> = (0..count).map(|_| self.draft(is_long)).collect();
         events.sort_by_key(|event| event.key);
         let undone = (count > 1 && self.percent(5)).then(|| {
@@ -105,8 +106,8 @@ impl Planner {
     fn draft(&mut self, is_long: bool) -> Draft {
         let key = match self.percent(5) {
             true => None,
-            // A long transaction on the most frequent key would stop everybody.
-            false if is_long => Some(self.chance.usize(self.habits.keys / 2..self.habits.keys)),
+            // A long transaction on a frequent key would stop everybody.
+            false if is_long => Some(self.chance.usize(self.habits.keys * 9 / 10..self.habits.keys)),
             false => {
                 let drawn = self.chance.f64();
                 Some(self.cumulative.partition_point(|sum| *sum < drawn).min(self.habits.keys - 1))

@@ -163,7 +163,7 @@ impl Writer {
 
 async fn prepare_and_end(connection: &mut PgConnection, gid: &str, is_commit: bool) -> Result<(), sqlx::Error> {
     simple(connection, format!("PREPARE TRANSACTION '{gid}'")).await?;
-    tokio::time::sleep(Duration::from_millis(fastrand::u64(0..300))).await;
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(0..30))).await;
     end_prepared(connection, gid, is_commit).await
 }
 
