@@ -104,7 +104,7 @@ impl Sink for KafkaSink {
             return Ok(journal::nothing_above(base));
         }
         let shared = Arc::clone(&self.shared);
-        blocking::run("kafka-look", move |caller| journal::look(&shared.settings, &shared.journal, outbox, base, caller)).await
+        blocking::run("kafka-look", move |caller| journal::look(&shared, outbox, base, caller)).await
     }
 
     async fn fence(&self) -> Result<KafkaFenced, Fault> {

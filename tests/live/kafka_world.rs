@@ -75,6 +75,13 @@ impl KafkaWorld {
         }
     }
 
+    /// How many committed records a topic holds.
+    pub fn read_count(&self, topic: &str, partitions: i32) -> usize {
+        let mut count = 0;
+        self.each_record(topic, partitions, |_| count += 1);
+        count
+    }
+
     /// A transactional producer of somebody.
     pub fn producer(&self, transactional_id: &str) -> ThreadedProducer<rdkafka::producer::DefaultProducerContext> {
         let mut config = self.kafka.client();

@@ -1,4 +1,7 @@
 //! Tests with real servers: see `support`. `scripts/test` prepares what they need and runs them with few threads.
+//!
+//! Of the tests with the real binary, in reading order: `truth` (what writers know), `workload` (the writers), `history` and `account`
+//! (what readers and the journal say), `checker` (what is wrong), `stage` (an outbox with all that belongs to it).
 
 #[path = "../conformance/sink.rs"]
 mod sink_conformance;
@@ -7,6 +10,22 @@ mod source_conformance;
 #[allow(dead_code, unused_imports, reason = "the support module offers more than each stage of the tests uses")]
 mod support;
 
+mod account;
+mod checker;
+mod history;
+mod stage;
+mod truth;
+mod workload;
+
+mod chaos_identity;
+mod chaos_instances;
+mod chaos_kafka;
+mod chaos_kill;
+mod chaos_postgres;
+mod end_to_end;
+mod memory;
+
+mod kafka_faults;
 mod kafka_sink;
 mod kafka_world;
 mod postgres;

@@ -269,7 +269,8 @@ async fn a_journal_that_moved_leads_to_a_claim() {
 
 #[tokio::test(start_paused = true)]
 async fn another_claim_a_lost_token_and_another_file_lead_to_a_claim() {
-    let harms: [(Cause, fn(&MemorySource)); 3] = [
+    type Harm = fn(&MemorySource);
+    let harms: [(Cause, Harm); 3] = [
         (Cause::ClaimChanged, |source| source.database().standing.claim.0 += 1),
         (Cause::TokenMissing, |source| source.database().token = None),
         (Cause::FileChanged, |source| source.database().file += 1),
@@ -372,7 +373,8 @@ async fn world_with_history() -> World {
 
 #[tokio::test(start_paused = true)]
 async fn each_broken_journal_halts_by_its_name_before_anything_is_fenced() {
-    let harms: [(HaltCode, fn(&World)); 5] = [
+    type Harm = fn(&World);
+    let harms: [(HaltCode, Harm); 5] = [
         (HaltCode::KafkaBehind, |world| {
             let mut log = world.sink.log();
             log.journal.clear();

@@ -81,7 +81,11 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         tracing::debug!(%code, reason, "librdkafka reports trouble");
-        *lock(&self.trouble) = Some(Trouble { code, reason: reason.to_owned() });
+        let mut trouble = lock(&self.trouble);
+        // "All brokers are down" follows upon each cause and must not hide it.
+        if code != RDKafkaErrorCode::AllBrokersDown || trouble.is_none() {
+            *trouble = Some(Trouble { code, reason: reason.to_owned() });
+        }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
@@ -158,12 +162,27 @@ fn producer_config(settings: &Settings, shape: ProducerShape) -> ClientConfig {
     config
 }
 
-/// A reader of committed records of the journal, for explicit offsets: it never joins a group and never commits.
-pub(super) fn reader(settings: &Settings) -> Result<BaseConsumer<Context>, Fault> {
+/// Which records a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Those of committed transactions.
+    Committed,
+    /// Those of open and aborted ones too.
+    Everything,
+}
+
+/// A reader of the journal, for explicit offsets: it never joins a group and never commits.
+pub(super) fn reader(settings: &Settings, sight: Sight) -> Result<BaseConsumer<Context>, Fault> {
     let mut config = base(settings);
     config
         .set("group.id", names::transactional_id(&settings.name))
-        .set("isolation.level", "read_committed")
+        .set(
+            "isolation.level",
+            match sight {
+                Sight::Committed => "read_committed",
+                Sight::Everything => "read_uncommitted",
+            },
+        )
         .set("enable.partition.eof", "true")
         .set("enable.auto.commit", "false")
         // Anything else hides a truncated journal: the reader would jump to its end.

@@ -47,10 +47,16 @@ pub(super) fn is_fenced(code: Code) -> bool {
     matches!(code, Code::Fenced | Code::InvalidProducerEpoch | Code::ProducerFenced)
 }
 
-/// A fault of the cluster, with what librdkafka reported of its own accord.
+/// A fault of the cluster, with what librdkafka reported of its own accord: a timeout alone does not tell its cause.
 pub(super) fn unavailable(code: Code, what: &str, trouble: Option<Trouble>) -> Fault {
-    let reason = trouble.map_or_else(String::new, |trouble| format!(" (librdkafka: {}: {})", trouble.code, trouble.reason));
-    Fault::kafka(short(code), format!("{what}: {code}{reason}"))
+    let told =
+        trouble.as_ref().map(|trouble| short(trouble.code)).filter(|&told| told == "unreachable" || told == "authentication");
+    let name = told.filter(|_| short(code) == "timeout").unwrap_or_else(|| short(code));
+    Fault::kafka(name, format!("{what}: {code}{}", in_its_words(trouble)))
+}
+
+fn in_its_words(trouble: Option<Trouble>) -> String {
+    trouble.map_or_else(String::new, |trouble| format!("; {}", trouble.reason))
 }
 
 /// A fault of a question to the cluster.
@@ -87,8 +93,7 @@ pub(super) fn poison_code(code: Code) -> &'static str {
 
 /// Begin, or anything before the commit, failed in a way that a new claim may cure: nothing was committed.
 pub(super) fn transaction(code: Code, what: &str, trouble: Option<Trouble>) -> Fault {
-    let trouble = trouble.map_or_else(String::new, |trouble| format!(" ({}: {})", trouble.code, trouble.reason));
-    let detail = format!("{what}: {code}{trouble}");
+    let detail = format!("{what}: {code}{}", in_its_words(trouble));
     if is_fenced(code) { Fault::Fenced { detail } } else { Fault::in_doubt(Cause::Publish, detail) }
 }
 
@@ -100,10 +105,13 @@ pub(super) fn journal_refused(topic: &str, bytes: usize, code: Code) -> Fault {
     Fault::kafka("refused_batch", detail)
 }
 
+/// What holds `init_transactions` up: librdkafka does not tell which partition it is.
+pub(super) const INIT_HINT: &str =
+    "a partition below its min.insync.replicas may hold it up: kafka-topics.sh --describe --under-min-isr-partitions";
+
 /// `init_transactions` did not come to an end.
 pub(super) fn init(error: &RDKafkaError, after: Duration, trouble: Option<Trouble>) -> Fault {
-    let trouble = trouble.map_or_else(String::new, |trouble| format!(" ({}: {})", trouble.code, trouble.reason));
-    let text = format!("{}{trouble}", error.string());
+    let text = format!("{}{}", error.string(), in_its_words(trouble));
     match error.code() {
         code if is_fenced(code) => Fault::Fenced { detail: text },
         Code::TransactionalIdAuthorizationFailed => {

@@ -5,6 +5,7 @@
 //! while "last record + 1" never is: a marker is always last. A position below the high watermark is somebody's open transaction.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,10 +15,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use uuid::Uuid;
 
 use super::blocking::{Caller, drop_aside};
-use super::client::{self, Context};
-use super::{Settings, Shared, faults, native};
+use super::client::{self, Context, Sight};
+use super::{Shared, faults, native};
 use crate::fault::{Fault, Halt, HaltCode};
-use crate::journal::{Applied, Reading, View};
+use crate::journal::{Applied, Reading, Record, View};
 
 /// Errors are retried for so long: right after a leader change or a restart the first answers are wrong or missing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,8 +41,8 @@ pub(super) struct Stored {
 
 /// A reader of one journal.
 pub(super) struct Reader {
+    shared: Arc<Shared>,
     consumer: Option<BaseConsumer<Context>>,
-    topic: String,
 }
 
 /// First offset that the topic still has, and its last stable offset.
@@ -72,8 +73,8 @@ pub(super) enum Until {
 }
 
 /// What the journal holds above `base`, as far as readers can see it.
-pub(super) fn look(settings: &Settings, topic: &str, outbox: Uuid, base: Applied, caller: &Caller<'_>) -> Result<View, Fault> {
-    let reader = Reader::open(settings, topic)?;
+pub(super) fn look(shared: &Arc<Shared>, outbox: Uuid, base: Applied, caller: &Caller<'_>) -> Result<View, Fault> {
+    let reader = Reader::open(shared)?;
     let bounds = reader.bounds_or_missing(base, caller)?;
     let mut reading = Reading::start(outbox, base, bounds.start);
     let from = reading.from(bounds.start);
@@ -85,8 +86,13 @@ pub(super) fn look(settings: &Settings, topic: &str, outbox: Uuid, base: Applied
 }
 
 /// The journal above `base` to its true end, and its first records for the history.
-pub(super) fn recover(shared: &Shared, outbox: Uuid, base: Applied, caller: &Caller<'_>) -> Result<(View, Vec<Stored>), Fault> {
-    let reader = Reader::open(&shared.settings, &shared.journal)?;
+pub(super) fn recover(
+    shared: &Arc<Shared>,
+    outbox: Uuid,
+    base: Applied,
+    caller: &Caller<'_>,
+) -> Result<(View, Vec<Stored>), Fault> {
+    let reader = Reader::open(shared)?;
     let bounds = reader.bounds_or_missing(base, caller)?;
     let mut reading = Reading::start(outbox, base, bounds.start);
     let from = reading.from(bounds.start);
@@ -104,13 +110,13 @@ pub(super) fn recover(shared: &Shared, outbox: Uuid, base: Applied, caller: &Cal
 
 /// The next piece of the journal: the records above `last` up to `until`, as many as are kept at once.
 pub(super) fn piece(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     outbox: Uuid,
     last: Applied,
     until: Applied,
     caller: &Caller<'_>,
 ) -> Result<Vec<Stored>, Fault> {
-    let reader = Reader::open(&shared.settings, &shared.journal)?;
+    let reader = Reader::open(shared)?;
     let bounds = reader.bounds_or_missing(last, caller)?;
     let mut reading = Reading::start(outbox, last, bounds.start);
     let from = reading.from(bounds.start);
@@ -161,6 +167,16 @@ fn finish(
     match end {
         Ok(End { position, high }) => Ok(reading.finish(high, position)?),
         Err(Stop::Fault(fault)) => Err(fault),
+        Err(Stop::Blocked(end)) => {
+            let evidence = format!(
+                "{} has an open transaction from offset {} on and ends at {}: {}",
+                reader.topic(),
+                end.position,
+                end.high,
+                reader.whose(end, outbox)
+            );
+            Err(Halt::new(HaltCode::JournalBlocked, evidence).into())
+        }
         Err(Stop::OutOfRange) => {
             let bounds = reader.bounds(caller)?;
             let view = Reading::start(outbox, base, bounds.start).finish(bounds.stable, bounds.stable)?;
@@ -174,6 +190,8 @@ fn finish(
 pub(super) enum Stop {
     /// The topic has no such offset: it was trimmed or cut.
     OutOfRange,
+    /// A transaction stayed open.
+    Blocked(End),
     /// Anything else.
     Fault(Fault),
 }
@@ -185,8 +203,13 @@ impl<F: Into<Fault>> From<F> for Stop {
 }
 
 impl Reader {
-    pub(super) fn open(settings: &Settings, topic: &str) -> Result<Self, Fault> {
-        Ok(Self { consumer: Some(client::reader(settings)?), topic: topic.to_owned() })
+    pub(super) fn open(shared: &Arc<Shared>) -> Result<Self, Fault> {
+        let consumer = client::reader(&shared.settings, Sight::Committed)?;
+        Ok(Self { shared: Arc::clone(shared), consumer: Some(consumer) })
+    }
+
+    fn topic(&self) -> &str {
+        &self.shared.journal
     }
 
     fn consumer(&self) -> &BaseConsumer<Context> {
@@ -199,7 +222,9 @@ impl Reader {
             Fault::Unavailable { code: "journal_missing", .. } if base.n > 0 || base.offset > 0 => {
                 let evidence = format!(
                     "the journal topic {} does not exist; batch {} was journalled at offset {}",
-                    self.topic, base.n, base.offset
+                    self.topic(),
+                    base.n,
+                    base.offset
                 );
                 Halt::new(HaltCode::KafkaBehind, evidence).into()
             }
@@ -211,33 +236,36 @@ impl Reader {
     pub(super) fn bounds(&self, caller: &Caller<'_>) -> Result<Bounds, Fault> {
         let started = Instant::now();
         loop {
-            let error = match self.consumer().fetch_watermarks(&self.topic, 0, ASK) {
+            let error = match self.consumer().fetch_watermarks(self.topic(), 0, ASK) {
                 Ok((start, stable)) => return Ok(Bounds { start, stable }),
                 Err(error) => error,
             };
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
             let short = faults::short(code);
             if short == "not_authorised" {
-                return Err(faults::not_authorised(&self.topic));
+                return Err(faults::not_authorised(self.topic()));
             }
             let missing = matches!(short, "topic_missing" | "topic_shrunk");
             if missing && started.elapsed() > MISSING_AFTER && self.is_missing()? {
-                let detail = format!("the journal topic {} does not exist; create it with: outboxd migrate", self.topic);
+                let detail = format!("the journal topic {} does not exist; create it with: outboxd migrate", self.topic());
                 return Err(Fault::kafka("journal_missing", detail));
             }
-            if started.elapsed() > PATIENCE || caller.is_gone() {
-                let trouble = self.consumer().client().context().take_trouble();
+            // Nothing is assigned yet: a poll only brings what the client reports of its own accord.
+            drop(self.consumer().poll(STEP));
+            let trouble = self.consumer().client().context().take_trouble();
+            let hopeless = trouble.as_ref().is_some_and(|trouble| faults::short(trouble.code) == "authentication");
+            if hopeless || started.elapsed() > PATIENCE || caller.is_gone() {
+                let code = trouble.as_ref().map_or(code, |trouble| trouble.code);
                 return Err(faults::unavailable(code, "the journal cannot be read", trouble));
             }
-            std::thread::sleep(STEP);
         }
     }
 
     /// Whether the cluster says that the topic does not exist.
     fn is_missing(&self) -> Result<bool, Fault> {
-        let metadata = self.consumer().fetch_metadata(Some(&self.topic), ASK);
+        let metadata = self.consumer().fetch_metadata(Some(self.topic()), ASK);
         let metadata = metadata.map_err(|error| faults::asked(&error, "the journal topic cannot be looked up"))?;
-        let found = metadata.topics().iter().find(|found| found.name() == self.topic);
+        let found = metadata.topics().iter().find(|found| found.name() == self.topic());
         Ok(found
             .is_none_or(|found| matches!(found.error().map(Code::from), Some(Code::UnknownTopicOrPartition | Code::UnknownTopic))))
     }
@@ -277,7 +305,10 @@ impl Reader {
             match until {
                 Until::Stable => return Ok(end),
                 Until::End(_) if end.position >= end.high => return Ok(end),
-                Until::End(patience) => self.block(end, blocked.get_or_insert_with(Instant::now).elapsed(), patience)?,
+                Until::End(patience) if blocked.get_or_insert_with(Instant::now).elapsed() > patience => {
+                    return Err(Stop::Blocked(end));
+                }
+                Until::End(_) => {}
                 Until::Moment(moment) if Instant::now() >= moment => return Ok(end),
                 Until::Moment(_) => {}
             }
@@ -287,16 +318,16 @@ impl Reader {
     fn assign(&self, from: i64) -> Result<(), Fault> {
         let mut place = TopicPartitionList::new();
         let assigned =
-            place.add_partition_offset(&self.topic, 0, Offset::Offset(from)).and_then(|()| self.consumer().assign(&place));
+            place.add_partition_offset(self.topic(), 0, Offset::Offset(from)).and_then(|()| self.consumer().assign(&place));
         assigned.map_err(|error| faults::asked(&error, "the journal cannot be read"))
     }
 
     /// Where the reader is, once it stands at the end of what it may see and knows the high watermark. Not before it has passed the
     /// last stable offset of the beginning: a leader that was just elected may know less for a moment.
     fn end(&self, from: i64, bounds: Bounds) -> Option<End> {
-        let high = native::high_watermark(self.consumer().client(), &self.topic, 0)?;
+        let high = native::high_watermark(self.consumer().client(), self.topic(), 0)?;
         let places = self.consumer().position().ok()?;
-        let position = match places.find_partition(&self.topic, 0)?.offset() {
+        let position = match places.find_partition(self.topic(), 0)?.offset() {
             Offset::Offset(position) => position,
             // Nothing delivered and nothing passed over.
             _ => from,
@@ -309,7 +340,7 @@ impl Reader {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         match code {
             Code::AutoOffsetReset | Code::OffsetOutOfRange => Err(Stop::OutOfRange),
-            Code::TopicAuthorizationFailed => Err(faults::not_authorised(&self.topic).into()),
+            Code::TopicAuthorizationFailed => Err(faults::not_authorised(self.topic()).into()),
             // We join no group: only its coordinator is asked for, by librdkafka itself.
             Code::GroupAuthorizationFailed => Ok(()),
             code if lasting > PATIENCE => Err(faults::unavailable(code, "the journal cannot be read", None).into()),
@@ -326,18 +357,27 @@ impl Reader {
         Err(faults::unavailable(code, "the end of the journal is not reached", trouble))
     }
 
-    fn block(&self, end: End, waited: Duration, patience: Duration) -> Result<(), Fault> {
-        if waited <= patience {
-            return Ok(());
+    /// Whose transaction it is that stays open, as far as its first record on the journal tells. A lone broker that is killed while
+    /// it ends a transaction can lose its markers: then it is our own.
+    fn whose(&self, end: End, outbox: Uuid) -> String {
+        match self.first_uncommitted(end).map(|bytes| Record::decode(&bytes)) {
+            Some(Ok((record, _))) if record.writer.outbox == outbox => {
+                format!("its first record there is batch {} of this outbox, written by {}", record.n, record.writer.owner.instance)
+            }
+            Some(Ok((record, _))) => format!("its first record there belongs to outbox {}", record.writer.outbox),
+            Some(Err(_)) => "its first record there is not one of outboxd".to_owned(),
+            None => "its first record there cannot be read".to_owned(),
         }
-        let evidence = format!(
-            "a transaction on {} is open: its first record is at or above offset {}, the topic ends at {}; waited {} s",
-            self.topic,
-            end.position,
-            end.high,
-            waited.as_secs()
-        );
-        Err(Halt::new(HaltCode::JournalBlocked, evidence).into())
+    }
+
+    fn first_uncommitted(&self, end: End) -> Option<Vec<u8>> {
+        let consumer = client::reader(&self.shared.settings, Sight::Everything).ok()?;
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(self.topic(), 0, Offset::Offset(end.position)).ok()?;
+        let polled = consumer.assign(&place).ok().and_then(|()| consumer.poll(ASK));
+        let bytes = polled.and_then(Result::ok).map(|message| message.payload().unwrap_or_default().to_vec());
+        drop_aside(consumer);
+        bytes
     }
 }
 

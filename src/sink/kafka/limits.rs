@@ -41,17 +41,23 @@ impl Limits {
             let limits = lock(&self.0);
             topics.filter(|topic| !limits.contains_key(*topic)).collect()
         };
-        if !unknown.is_empty() {
-            let found = ask(settings, &unknown)?;
-            lock(&self.0)
-                .extend(unknown.iter().map(|&topic| (topic.to_owned(), found.get(topic).copied().unwrap_or(LARGEST_BUNDLE))));
-        }
-        Ok(())
+        if unknown.is_empty() { Ok(()) } else { self.ask(settings, &unknown).map(drop) }
     }
 
-    /// A record was refused for its size: what is known may be out of date.
-    pub(super) fn forget(&self) {
-        lock(&self.0).clear();
+    /// Looks topics up again; says whether one of them takes more or less than was known.
+    pub(super) fn refresh<'a>(&self, settings: &Settings, topics: impl Iterator<Item = &'a str>) -> Result<bool, Fault> {
+        self.ask(settings, &topics.collect::<Vec<_>>())
+    }
+
+    fn ask(&self, settings: &Settings, topics: &[&str]) -> Result<bool, Fault> {
+        let found = ask(settings, topics)?;
+        let mut limits = lock(&self.0);
+        let mut changed = false;
+        for topic in topics {
+            let limit = found.get(*topic).copied().unwrap_or(LARGEST_BUNDLE);
+            changed |= limits.insert((*topic).to_owned(), limit) != Some(limit);
+        }
+        Ok(changed)
     }
 }
 
@@ -99,7 +105,5 @@ mod tests {
         assert_eq!(limits.shape(second), shape(1_000_000, 1_048_588));
         lock(&limits.0).extend([("small".to_owned(), 1_000), ("large".to_owned(), 9_000_000)]);
         assert_eq!(limits.shape(second), shape(1_000, 9_000_000));
-        limits.forget();
-        assert_eq!(limits.shape(second), shape(1_000_000, 1_048_588));
     }
 }

@@ -22,10 +22,14 @@ const INIT_STEP: Duration = Duration::from_secs(2);
 /// How long `init_transactions` is waited for. It ends when every partition of a dead owner's transaction has taken its marker, so
 /// one topic below its min.insync.replicas holds it up for as long as that lasts.
 const INIT_MOST: Duration = Duration::from_secs(300);
+/// After so long the log says what is waited for.
+const INIT_WARN: Duration = Duration::from_secs(10);
 /// Without any connection it is given up much earlier.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
 /// How long a commit may take. After that its outcome is unknown.
 const COMMIT_MOST: Duration = Duration::from_secs(30);
+/// How long the cluster is asked why a topic does not take records.
+const AILING_MOST: Duration = Duration::from_secs(2);
 /// How long a question about a topic may take.
 const METADATA_MOST: Duration = Duration::from_secs(10);
 
@@ -69,7 +73,7 @@ impl Producer {
     /// when there is one.
     pub(super) fn init(&self, caller: &Caller<'_>) -> Result<(), Fault> {
         let started = Instant::now();
-        let mut trouble = None;
+        let (mut trouble, mut warned) = (None, false);
         loop {
             let Err(error) = self.client.init_transactions(INIT_STEP) else { return Ok(()) };
             let KafkaError::Transaction(error) = error else { return Err(faults::asked(&error, "init_transactions")) };
@@ -82,6 +86,10 @@ impl Producer {
             }
             if !error.is_retriable() || started.elapsed() > INIT_MOST || caller.is_gone() {
                 return Err(faults::init(&error, started.elapsed(), trouble));
+            }
+            if !warned && started.elapsed() > INIT_WARN {
+                warned = true;
+                tracing::warn!(reason = error.string(), hint = faults::INIT_HINT, "waiting for the transactions of an older owner");
             }
         }
     }
@@ -129,6 +137,8 @@ impl Producer {
         until: Instant,
     ) -> Result<(), Fault> {
         self.context().deliveries.expect(batch.len() + 1);
+        // What was reported between two batches explains nothing in this one.
+        drop(self.context().take_trouble());
         names.iter().try_for_each(|name| self.topic(name))?;
         let topics: Vec<&Topic> = names.iter().map(|name| &self.topics[name]).collect();
         for (position, ((event, &partition), headers)) in batch.events().zip(partitions).zip(headers).enumerate() {
@@ -176,14 +186,15 @@ impl Producer {
             if let Some(refused) = self.context().deliveries.refused() {
                 return Err(Stopped::Refused(refused));
             }
+            // Also when all is well: what nobody waits for is better not committed.
+            if caller.is_gone() {
+                return Err(Stopped::Abandoned);
+            }
             if done {
                 return Ok(());
             }
             if Instant::now() > until {
                 return Err(Stopped::Late);
-            }
-            if caller.is_gone() {
-                return Err(Stopped::Abandoned);
             }
         }
     }
@@ -226,13 +237,15 @@ impl Producer {
     }
 
     /// What it means that records are still not acknowledged, with the first of them.
-    pub(super) fn unacknowledged(&self, batch: &Batch, names: &[String], journal: &str) -> String {
+    pub(super) fn unacknowledged(&self, batch: &Batch, names: &[String], journal: &str) -> Fault {
         let (missing, first) = self.context().deliveries.offsets(batch.len(), |offsets| {
-            (offsets.iter().filter(|&&offset| offset == UNKNOWN).count(), offsets.iter().position(|&offset| offset == UNKNOWN))
+            let missing = offsets.iter().filter(|&&offset| offset == UNKNOWN).count();
+            (missing, offsets.iter().position(|&offset| offset == UNKNOWN))
         });
         let topic = first.map_or(journal, |first| &names[batch.topic_index(first)]);
-        let trouble = self.context().take_trouble().map_or_else(String::new, |trouble| format!("; {}", trouble.reason));
-        format!("{missing} of {} events are not acknowledged, the first one for topic {topic}{trouble}", batch.len())
+        let ailing = self.ailing(topic);
+        let what = format!("{missing} of {} events are not acknowledged, the first one for topic {topic}{ailing}", batch.len());
+        faults::unavailable(Code::MessageTimedOut, &what, self.context().take_trouble())
     }
 
     /// What it means that a record could not be sent. A fatal error of the producer tells more than the record's own.
@@ -247,8 +260,27 @@ impl Producer {
             Code::PurgeQueue | Code::PurgeInflight | Code::State | Code::Fatal => {
                 faults::transaction(code, &format!("topic {topic}"), trouble)
             }
+            Code::MessageTimedOut => faults::unavailable(code, &format!("topic {topic}{}", self.ailing(topic)), trouble),
             code => faults::unavailable(code, &format!("topic {topic}"), trouble),
         }
+    }
+
+    /// Which partitions of a topic lack a leader or replicas. librdkafka retries "not enough replicas" until the time is up and then
+    /// tells of the time only.
+    fn ailing(&self, topic: &str) -> String {
+        let Ok(metadata) = self.native().fetch_metadata(Some(topic), AILING_MOST) else { return String::new() };
+        let partitions = metadata.topics().iter().flat_map(|found| found.partitions());
+        let ailing = partitions.filter(|partition| partition.leader() < 0 || partition.isr().len() < partition.replicas().len());
+        let told = ailing.take(5).map(|partition| match partition.leader() {
+            ..0 => format!("; partition {} has no leader", partition.id()),
+            _ => format!(
+                "; partition {} has {} of {} replicas in sync",
+                partition.id(),
+                partition.isr().len(),
+                partition.replicas().len()
+            ),
+        });
+        told.collect()
     }
 
     /// Ends the producer without waiting for it.

@@ -9,7 +9,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::admin::with_admin;
 use super::blocking::{Caller, drop_aside, wait};
-use super::client::{self, Context};
+use super::client::{self, Context, Sight};
 use super::{Shared, faults};
 use crate::fault::Fault;
 
@@ -18,7 +18,7 @@ const ASK: Duration = Duration::from_secs(10);
 
 /// Deletes the records that are older than the configured retention and lie below `keep_from`. Returns the topic's new start.
 pub(super) fn trim(shared: &Shared, keep_from: i64, _: &Caller<'_>) -> Result<i64, Fault> {
-    let reader = client::reader(&shared.settings)?;
+    let reader = client::reader(&shared.settings, Sight::Committed)?;
     let found = bounds(&reader, shared);
     drop_aside(reader);
     let (start, old_until) = found?;

@@ -37,7 +37,7 @@ impl KafkaSink {
         }
         let shared = Arc::clone(&self.shared);
         blocking::run("kafka-watch", move |caller| {
-            let reader = Reader::open(&shared.settings, &shared.journal)?;
+            let reader = Reader::open(&shared)?;
             let bounds = reader.bounds(caller)?;
             Ok(Watch { shared, reader, bounds })
         })
@@ -60,7 +60,7 @@ impl Watch {
             match read {
                 Ok(_) => Ok(found),
                 Err(Stop::Fault(fault)) => Err(fault),
-                Err(Stop::OutOfRange) => {
+                Err(Stop::OutOfRange | Stop::Blocked(_)) => {
                     Err(Fault::kafka("journal_missing", format!("the journal {} was cut while it was watched", shared.journal)))
                 }
             }

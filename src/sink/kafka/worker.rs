@@ -148,9 +148,23 @@ impl Worker {
     fn publish(&mut self, order: Order, caller: &Caller<'_>) -> Result<Done, Fault> {
         self.survey(&order.topics, caller)?;
         let prepared = self.prepare(&order)?;
-        match &order.place {
+        let done = match &order.place {
             Some(place) => self.transact(&order, place, prepared, caller),
             None => self.stream(&order, prepared, caller),
+        };
+        done.map_err(|fault| self.reconsider(fault, &order))
+    }
+
+    /// A refusal for size counts only when it rests on the limits as they are now: they may have been raised since they were read.
+    fn reconsider(&self, fault: Fault, order: &Order) -> Fault {
+        if !matches!(fault.label(), "too_large" | "refused_batch") {
+            return fault;
+        }
+        let topics = order.topics.iter().map(String::as_str).chain([&*self.shared.journal]);
+        match self.shared.limits.refresh(&self.shared.settings, topics) {
+            Ok(false) => fault,
+            Ok(true) => Fault::in_doubt(Cause::Publish, format!("{fault}; but max.message.bytes was changed, so once more")),
+            Err(outage) => outage,
         }
     }
 
@@ -228,17 +242,12 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let producer = self.producer()?;
         producer.settle(until, caller).map_err(|stopped| match stopped {
-            Stopped::Refused(refused) => {
-                if faults::is_refusal(refused.code) {
-                    shared.limits.forget();
-                }
-                producer.refusal(refused, &order.batch, &order.topics, &shared.journal)
-            }
+            Stopped::Refused(refused) => producer.refusal(refused, &order.batch, &order.topics, &shared.journal),
             Stopped::Late => {
-                let detail = producer.unacknowledged(&order.batch, &order.topics, &shared.journal);
+                let fault = producer.unacknowledged(&order.batch, &order.topics, &shared.journal);
                 match order.place {
-                    Some(_) => Fault::kafka("timeout", detail),
-                    None => Fault::in_doubt(Cause::Publish, detail),
+                    Some(_) => fault,
+                    None => Fault::in_doubt(Cause::Publish, fault.to_string()),
                 }
             }
             Stopped::Abandoned => Fault::in_doubt(Cause::Publish, "nobody waits for the batch any more"),

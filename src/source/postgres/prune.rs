@@ -78,7 +78,7 @@ async fn step(work: &mut Work<'_>, names: &Names, position: &mut Position, reten
     };
     if !more {
         position.walks += 1;
-        if position.walks % WALKS_BETWEEN_BOTTOMS == 0 {
+        if position.walks.is_multiple_of(WALKS_BETWEEN_BOTTOMS) {
             position.seq = i64::MIN;
         }
     }

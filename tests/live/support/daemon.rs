@@ -12,6 +12,9 @@ use super::wait::{eventually, eventually_get};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A word that tests put into keys, payloads and headers: it must never appear in a log.
+pub const MARKER: &str = "okapi";
+
 /// How to start a daemon: a configuration file with what every test needs, and the rest as environment.
 #[derive(Clone)]
 pub struct DaemonOptions {
@@ -192,7 +195,9 @@ impl Drop for Daemon {
         self.process.kill();
         if !std::thread::panicking() {
             let log = self.log();
-            assert!(!log.contains("panicked at"), "the daemon panicked:\n{log}");
+            assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
+            let leak = log.lines().find(|line| line.contains(MARKER));
+            assert!(leak.is_none(), "the daemon logged what belongs to the service: {leak:?}");
             let _ = std::fs::remove_dir_all(&self.folder);
         } else {
             eprintln!("the last words of daemon {}:\n{}", self.pid(), self.process.last_words());

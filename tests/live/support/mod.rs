@@ -21,4 +21,4 @@ pub use kafka::{Kafka, KafkaOptions};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions, Version};
 pub use proxy::{Proxy, Weather};
-pub use wait::{eventually, eventually_async, eventually_get};
+pub use wait::{eventually, eventually_async, eventually_get, let_pass};

@@ -34,3 +34,8 @@ pub async fn eventually_async<T>(what: &str, within: Duration, mut attempt: impl
         tokio::time::sleep(STEP).await;
     }
 }
+
+/// Lets time pass while a fault lasts, or between two faults; never a way to wait for something.
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
+}

@@ -1,0 +1,198 @@
+//! A database that went back in time, a journal that was lost, a second database: where going on cannot be proved right, the relay
+//! halts with a name and publishes nothing, and a living one beside it is not disturbed.
+
+use std::time::Duration;
+
+use rdkafka::admin::AdminOptions;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::history;
+use crate::stage::{Mark, Stage, wait_halted};
+use crate::support::{DaemonOptions, Kafka, Postgres, PostgresOptions, Version, eventually, let_pass};
+use crate::workload::Habits;
+
+const SOON: Duration = Duration::from_secs(45);
+
+/// Few events: these tests are not about load.
+fn calm() -> Habits {
+    Habits { events_per_second: 300.0, ..Habits::default() }
+}
+
+#[test]
+fn a_database_put_back_to_an_older_copy_publishes_each_event_once() {
+    let postgres = Postgres::start(Version::V18, PostgresOptions::default());
+    for mark in [Mark::Row, Mark::Delete] {
+        let mut stage = Stage::with("restored", mark, &postgres, Kafka::shared(), calm(), |options, _| options);
+        stage.write();
+        let mut daemon = stage.start("one");
+        stage.wait_for_batches(10, SOON);
+        let copy = postgres.copy_data();
+        stage.wait_for_writers(600);
+        stage.wait_for_batches(10, SOON);
+        stage.stop_writing();
+        let drawn = last_number(&stage);
+        if mark == Mark::Delete {
+            // A relay of another life: it cannot remember anything.
+            daemon.sigkill();
+        }
+        postgres.restore(&copy);
+        assert!(last_number(&stage) < drawn, "the restore lost something");
+        stage.write();
+        stage.wait_for_writers(1000);
+        if !daemon.is_running() {
+            daemon = stage.start("two");
+        }
+        stage.stop_writing();
+        assert!(last_number(&stage) > drawn, "numbers were drawn again");
+        eventually("the table is drained", SOON, || stage.pending() == 0);
+        assert_eq!(daemon.metric("outboxd_rescued_events_total"), 0.0);
+        stage.prove_after_restore();
+    }
+}
+
+fn last_number(stage: &Stage<'_>) -> i64 {
+    stage.postgres.sql(&stage.database, "SELECT last_value FROM outbox_seq_seq").parse().unwrap()
+}
+
+/// Publishes something, ends the relay, damages the journal, and expects the next relay to halt for `code` and to publish nothing.
+async fn halts_after(name: &str, code: &str, damage: impl AsyncFnOnce(&Stage<'_>)) {
+    let mut stage = Stage::with(name, Mark::Row, Postgres::shared(Version::V18), Kafka::shared(), calm(), |options, _| options);
+    let before = tokio::task::block_in_place(|| {
+        stage.write();
+        let daemon = stage.start("one");
+        stage.wait_for_batches(5, SOON);
+        stage.stop_writing();
+        eventually("the table is drained", SOON, || stage.pending() == 0);
+        daemon.sigterm();
+        assert_eq!(daemon.wait_exit(SOON), 0);
+        stage.seen().len()
+    });
+    damage(&stage).await;
+    tokio::task::block_in_place(|| {
+        let daemon = stage.start("one");
+        stage.write();
+        stage.wait_for_writers(50);
+        stage.wait_halted(&daemon, code);
+        let_pass(Duration::from_secs(2));
+        stage.stop_writing();
+        assert_eq!(stage.seen().len(), before, "a halted relay publishes nothing");
+        assert_eq!(daemon.metric("outboxd_batches_total"), 0.0);
+        assert!(stage.pending() > 0 && daemon.is_running());
+    });
+}
+
+async fn truncate(stage: &Stage<'_>) {
+    let mut to = TopicPartitionList::new();
+    to.add_partition_offset(&stage.journal(), 0, Offset::End).unwrap();
+    stage.kafka.admin().delete_records(&to, &AdminOptions::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_truncated_journal_halts() {
+    halts_after("truncated", "journal-window", truncate).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_journal_that_was_recreated_halts() {
+    let recreate = async |stage: &Stage<'_>| {
+        stage.kafka.delete_topic(&stage.journal()).await;
+        stage.kafka.create_topic(&stage.journal(), 1, &[]).await;
+    };
+    halts_after("recreated", "kafka-behind", recreate).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_journal_that_was_deleted_halts() {
+    let delete = async |stage: &Stage<'_>| stage.kafka.delete_topic(&stage.journal()).await;
+    halts_after("deleted", "kafka-behind", delete).await;
+}
+
+/// What a living relay must not notice.
+fn claims(daemon: &crate::support::Daemon) -> f64 {
+    daemon.metric("outboxd_claims_total")
+}
+
+#[test]
+fn a_second_database_of_the_same_name_halts_and_disturbs_nobody() {
+    let kafka = Kafka::shared();
+    let mut stage = Stage::with("namesake", Mark::Row, Postgres::shared(Version::V18), kafka, calm(), |options, _| options);
+    stage.write();
+    let living = stage.start("one");
+    stage.wait_for_batches(5, SOON);
+    let other = Postgres::shared(Version::V15);
+    let database = other.create_database("namesake");
+    let options = DaemonOptions::new(&stage.name, &other.url(&database, "outboxd"), &kafka.brokers()).set("relay.lease", "1s");
+    let (code, _, stderr) = options.run_command(&["migrate"]);
+    assert_eq!(code, 0, "{stderr}");
+    let topic = stage.topics.keys().next().unwrap();
+    other.sql(&database, &format!("INSERT INTO outbox (topic, key, payload) VALUES ('{topic}', 'intruder', '{{}}')"));
+    let before = claims(&living);
+    let second = options.start();
+    wait_halted(&options, &second, "foreign-journal");
+    stage.wait_for_batches(20, SOON);
+    assert_eq!(claims(&living), before, "the living relay was disturbed:\n{}", living.log());
+    assert_eq!(other.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL"), "1");
+    drop(second);
+    stage.prove();
+}
+
+/// A physical copy of a living database, made under load without stopping it.
+fn copies_halt(name: &str, code: &str, is_same_address: bool) {
+    let postgres = Postgres::start(Version::V18, PostgresOptions::default());
+    let mut stage = Stage::with(name, Mark::Row, &postgres, Kafka::shared(), calm(), |options, _| options);
+    stage.write();
+    let copy = postgres.copy_data();
+    let living = stage.start("one");
+    stage.wait_for_batches(10, SOON);
+    let twin = Postgres::start_copy(&copy, PostgresOptions::default());
+    let options = stage.options.clone().set("database.url", &twin.url(&stage.database, "outboxd"));
+    if is_same_address {
+        // As if it were reached by the same host name and port.
+        let accept = "UPDATE outboxd_state SET accepted_addresses = accepted_addresses || ";
+        twin.sql(&stage.database, &format!("{accept} '127.0.0.1:{}/{}'", twin.port(), stage.database));
+    }
+    let before = claims(&living);
+    let second = options.clone().set("relay.instance", "two").start();
+    wait_halted(&options, &second, code);
+    let_pass(Duration::from_secs(3));
+    assert_eq!(claims(&living), before, "the living relay was disturbed:\n{}", living.log());
+    assert_eq!(second.metric("outboxd_batches_total"), 0.0, "the copy published:\n{}", second.log());
+    drop(second);
+    stage.prove();
+}
+
+#[test]
+fn a_copy_at_another_address_halts_and_disturbs_nobody() {
+    copies_halt("moved", "moved-database", false);
+}
+
+#[test]
+fn a_copy_at_the_same_address_halts_and_disturbs_nobody() {
+    copies_halt("copied", "two-databases", true);
+}
+
+#[test]
+fn a_copy_made_under_the_present_lease_halts_and_disturbs_nobody() {
+    let postgres = Postgres::start(Version::V18, PostgresOptions::default());
+    // Long enough that the lease outlives the copying.
+    let lease = |options: DaemonOptions, _: &str| options.set("relay.lease", "6s");
+    let mut stage = Stage::with("copied", Mark::Row, &postgres, Kafka::shared(), calm(), lease);
+    stage.write();
+    let living = stage.start("one");
+    stage.wait_for_batches(10, SOON);
+    let copy = postgres.copy_data();
+    stage.wait_for_batches(10, SOON);
+    let twin = Postgres::start_copy(&copy, PostgresOptions::default());
+    let accept = "UPDATE outboxd_state SET accepted_addresses = accepted_addresses || ";
+    twin.sql(&stage.database, &format!("{accept} '127.0.0.1:{}/{}'", twin.port(), stage.database));
+    let options = stage.options.clone().set("database.url", &twin.url(&stage.database, "outboxd"));
+    let before = claims(&living);
+    let second = options.clone().set("relay.instance", "two").start();
+    wait_halted(&options, &second, "two-databases");
+    assert_eq!(claims(&living), before, "the living relay was disturbed:\n{}", living.log());
+    assert_eq!(second.metric("outboxd_batches_total"), 0.0, "the copy published:\n{}", second.log());
+    drop(second);
+    let journal = history::read(Kafka::shared(), &stage.journal(), 1);
+    assert!(!journal.is_empty());
+    stage.prove();
+}

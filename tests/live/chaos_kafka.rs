@@ -1,0 +1,157 @@
+//! Kafka goes away: restarted, dead for a while, one broker of three killed hard, cut off, frozen, single answers lost.
+
+use std::time::{Duration, Instant};
+
+use crate::stage::{Mark, Stage, is_long};
+use crate::support::proxy::api_key;
+use crate::support::{DaemonOptions, Kafka, KafkaOptions, Postgres, Version, Weather, eventually, let_pass};
+use crate::workload::Habits;
+
+const SOON: Duration = Duration::from_secs(45);
+
+/// For servers that several JVMs share two cores with.
+fn calm() -> Habits {
+    Habits { events_per_second: 400.0, ..Habits::default() }
+}
+
+#[test]
+fn kafka_restarts_and_is_gone_for_a_while() {
+    let kafka = Kafka::start_one(KafkaOptions::default());
+    let mut stage = Stage::with("restarted", Mark::Row, Postgres::shared(Version::V18), &kafka, calm(), |options, _| options);
+    stage.write();
+    let daemon = stage.start("one");
+    stage.wait_for_batches(20, SOON);
+    kafka.stop(0);
+    kafka.start_again(0);
+    stage.wait_for_batches(20, SOON);
+    kafka.stop(0);
+    let_pass(Duration::from_secs(if is_long() { 120 } else { 20 }));
+    kafka.spawn_again(0);
+    kafka.wait_ready(0, 1);
+    let (answering, before) = (Instant::now(), daemon.metric("outboxd_batches_total"));
+    eventually("it publishes again", SOON, || daemon.metric("outboxd_batches_total") > before);
+    let took = answering.elapsed();
+    println!("publishing again {took:?} after Kafka answers");
+    assert!(took <= Duration::from_secs(15), "{took:?}");
+    stage.prove();
+}
+
+#[test]
+fn one_broker_of_three_is_killed_hard() {
+    let kafka = Kafka::start_three(KafkaOptions::default());
+    let mut stage = Stage::with("three", Mark::Delete, Postgres::shared(Version::V15), &kafka, calm(), |options, _| {
+        // Failing over takes a broker's session timeout and more.
+        options.set("kafka.transaction_timeout", "10s").set("relay.lease", "3s")
+    });
+    stage.write();
+    let _daemon = stage.start("one");
+    stage.wait_for_batches(20, SOON);
+    for _ in 0..if is_long() { 9 } else { 3 } {
+        // In turn, by chance: the journal's leader, the leader of events, the transaction coordinator.
+        let node = fastrand::usize(0..3);
+        kafka.kill_hard(node);
+        stage.wait_for_batches(5, SOON * 2);
+        kafka.start_again(node);
+        kafka.wait_ready(node, 3);
+        stage.wait_for_batches(5, SOON * 2);
+    }
+    stage.prove();
+}
+
+/// A stage whose relay reaches Kafka through proxies.
+fn behind(name: &str, brokers: &str) -> Stage<'static> {
+    let (postgres, kafka) = (Postgres::shared(Version::V18), Kafka::shared());
+    Stage::with(name, Mark::Row, postgres, kafka, Habits::default(), |options: DaemonOptions, _| {
+        options.set("kafka.brokers", brokers)
+    })
+}
+
+#[test]
+fn the_network_to_kafka_is_cut_and_frozen() {
+    let way = Kafka::shared().proxied();
+    let mut stage = behind("cut", &way.brokers);
+    stage.write();
+    let _daemon = stage.start("one");
+    stage.wait_for_batches(10, SOON);
+    let network = &way.nodes[0];
+    for _ in 0..5 {
+        network.cut_once();
+        let_pass(Duration::from_millis(fastrand::u64(200..900)));
+    }
+    stage.wait_for_batches(5, SOON);
+    // The last one outlives the transaction timeout of 4 s, and the lease three times.
+    for (weather, seconds) in [(Weather::Cut, 3), (Weather::Freeze, 2), (Weather::DropAnswers, 3), (Weather::Freeze, 9)] {
+        network.set(weather);
+        let_pass(Duration::from_secs(seconds));
+        network.set(Weather::Pass);
+        stage.wait_for_batches(5, SOON);
+    }
+    stage.prove();
+}
+
+#[test]
+fn answers_to_a_commit_are_lost() {
+    let way = Kafka::shared().proxied();
+    let mut stage = behind("unanswered", &way.brokers);
+    stage.write();
+    let daemon = stage.start("one");
+    for _ in 0..3 {
+        stage.wait_for_batches(10, SOON);
+        let lost = way.nodes[0].lose_answer(api_key::END_TXN);
+        lost.wait_caught(SOON);
+        let_pass(Duration::from_millis(300));
+        // The library never hears of it; then the connection goes too.
+        network_trouble(&way.nodes[0]);
+    }
+    stage.wait_for_batches(10, SOON);
+    assert!(daemon.metric("outboxd_claims_total") >= 3.0, "a commit in doubt, or a late one, makes a claim");
+    stage.prove();
+}
+
+fn network_trouble(network: &crate::support::Proxy) {
+    network.cut_once();
+}
+
+#[test]
+fn a_commit_that_arrives_late_ends_no_later_transaction() {
+    let way = Kafka::shared().proxied();
+    let mut stage = behind("late", &way.brokers);
+    stage.write();
+    let _daemon = stage.start("one");
+    for _ in 0..3 {
+        stage.wait_for_batches(10, SOON);
+        // KAFKA-17754: the library sends the commit again on a new connection; the first one reaches the broker later.
+        let held = way.nodes[0].hold_request(api_key::END_TXN);
+        held.wait_caught(SOON);
+        held.cut_client();
+        let until = Instant::now() + Duration::from_secs(4);
+        stage.wait_for_batches(2, SOON);
+        let_pass(until.saturating_duration_since(Instant::now()) / 2);
+        held.release();
+    }
+    stage.wait_for_batches(10, SOON);
+    stage.prove();
+}
+
+#[tokio::test]
+async fn where_the_broker_creates_topics_the_relay_creates_none() {
+    let kafka = Kafka::start_one(KafkaOptions { auto_create_topics: true, ..KafkaOptions::default() });
+    let mut stage = Stage::with("creating", Mark::Row, Postgres::shared(Version::V15), &kafka, calm(), |options, _| options);
+    let daemon = stage.start("one");
+    daemon.wait_log("claimed");
+    let insert = "INSERT INTO outbox (topic, key, payload) VALUES ('nowhere', 'k', '{}')";
+    stage.postgres.sql(&stage.database, insert);
+    eventually("the relay meets the missing topic", SOON, || daemon.metric("outboxd_faults_total") > 0.0);
+    let_pass(Duration::from_secs(3));
+    assert!(!kafka.topics().contains(&"nowhere".to_owned()), "{:?}", kafka.topics());
+    assert!(daemon.is_running(), "{}", daemon.log());
+    kafka.create_topic("nowhere", 2, &[]).await;
+    eventually("it is published when the topic is there", SOON, || stage.pending() == 0);
+    assert_eq!(crate::history::read(&kafka, "nowhere", 2).len(), 1);
+    let mut topics: Vec<String> = stage.topics.keys().cloned().chain([stage.journal(), "nowhere".into()]).collect();
+    topics.sort();
+    let mut found = kafka.topics();
+    found.sort();
+    assert_eq!(found, topics);
+    stage.topics.clear();
+}

@@ -1,0 +1,184 @@
+//! Holds what readers see against what the writers know. Shares no code with the program under test.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::truth::{Fate, KIND, Written};
+
+#[cfg(test)]
+mod tests;
+
+/// One record as a reader of committed records gets it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Kafka topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Key bytes.
+    pub key: Option<Vec<u8>>,
+    /// Value bytes.
+    pub payload: Option<Vec<u8>>,
+    /// Headers in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Option<&str> {
+        let value = self.headers.iter().find(|(found, _)| found == name)?.1.as_deref()?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The event id in its header.
+    pub fn id(&self) -> Option<Uuid> {
+        self.header("id")?.parse().ok()
+    }
+}
+
+/// What can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Committed, and not published.
+    Lost,
+    /// Published more than once.
+    Duplicated,
+    /// An older version of a key behind a newer one.
+    Reordered,
+    /// Not in the partition that a Java producer would choose.
+    WrongPartition,
+    /// A key in two partitions of a topic.
+    SplitKey,
+    /// Published although it was rolled back.
+    Phantom,
+    /// Key, payload, headers or topic differ from the row.
+    Corrupt,
+    /// Nobody wrote it.
+    Stranger,
+    /// The journal is not an exact account of what is published.
+    Journal,
+    /// The tables are not an exact account of what is published.
+    Table,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What sort.
+    pub kind: Kind,
+    /// Where, for a person.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}: {}", self.kind, self.what)
+    }
+}
+
+/// Everything that is wrong with `seen`, the complete topics in offset order, given what was written and how many partitions each
+/// topic has.
+pub fn check(written: &[Written], seen: &[Seen], partitions: &BTreeMap<String, i32>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut found = |kind: Kind, what: String| violations.push(Violation { kind, what });
+    let by_id: HashMap<Uuid, &Written> = written.iter().map(|event| (event.id, event)).collect();
+    let mut times: HashMap<Uuid, usize> = HashMap::new();
+    for record in seen {
+        let Some(event) = record.id().and_then(|id| by_id.get(&id)) else {
+            found(Kind::Stranger, place(record));
+            continue;
+        };
+        *times.entry(event.id).or_default() += 1;
+        if event.fate == Fate::RolledBack {
+            found(Kind::Phantom, format!("{} {}", event.id, place(record)));
+        }
+        if let Some(difference) = difference(event, record) {
+            found(Kind::Corrupt, format!("{difference} of {} {}", event.id, place(record)));
+        }
+        if let Some(expected) = event.key.as_ref().map(|key| partition_of(key.as_bytes(), partitions[&record.topic]))
+            && expected != record.partition
+        {
+            found(Kind::WrongPartition, format!("{} {}, not {expected}", event.id, place(record)));
+        }
+    }
+    for event in written {
+        match times.get(&event.id) {
+            None if event.fate == Fate::Committed => found(Kind::Lost, format!("{} {}", event.id, event.topic)),
+            Some(2..) => found(Kind::Duplicated, format!("{} {} times", event.id, times[&event.id])),
+            None | Some(_) => {}
+        }
+    }
+    violations.extend(order(&by_id, seen));
+    violations
+}
+
+fn place(record: &Seen) -> String {
+    format!("in {} partition {} offset {}", record.topic, record.partition, record.offset)
+}
+
+/// What of a record differs from its row.
+fn difference(event: &Written, record: &Seen) -> Option<&'static str> {
+    let names: Vec<&str> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let is_time = |time: &str| time.len() >= 20 && time.starts_with("20") && &time[10..11] == "T" && time.ends_with('Z');
+    let checks = [
+        ("topic", *record.topic == *event.topic),
+        ("key", record.key.as_deref() == event.key.as_ref().map(String::as_bytes)),
+        ("payload", record.payload.as_deref() == Some(event.payload().as_bytes())),
+        ("header names", names == ["id", "type", "time", "trace"]),
+        ("header type", record.header("type") == Some(KIND)),
+        ("header time", record.header("time").is_some_and(is_time)),
+        ("header trace", record.header("trace") == Some(&event.trace())),
+    ];
+    checks.into_iter().find(|(_, is_right)| !is_right).map(|(name, _)| name)
+}
+
+/// Order and partition of each key. Repetitions are not held against the order: they are found as duplicates.
+fn order(by_id: &HashMap<Uuid, &Written>, seen: &[Seen]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    type Last = (i32, (i64, i64));
+    let mut lanes: HashMap<(&str, &str), Last> = HashMap::new();
+    let mut met = std::collections::HashSet::new();
+    for record in seen {
+        let Some(event) = record.id().and_then(|id| by_id.get(&id)) else { continue };
+        let Some(key) = event.key.as_deref().filter(|_| met.insert(event.id)) else { continue };
+        let version = (event.generation, event.version);
+        let (partition, newest) = lanes.entry((&record.topic, key)).or_insert((record.partition, (i64::MIN, 0)));
+        if *partition != record.partition {
+            let what = format!("{key}: first in partition {partition}, then {}", place(record));
+            violations.push(Violation { kind: Kind::SplitKey, what });
+        } else if version <= *newest {
+            let what = format!("{key} version {version:?} behind {newest:?} {}", place(record));
+            violations.push(Violation { kind: Kind::Reordered, what });
+        }
+        *newest = version.max(*newest);
+    }
+    violations
+}
+
+/// The partition that the Java client's default partitioner chooses.
+pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
+    (murmur2(key) & 0x7fff_ffff) as i32 % partitions
+}
+
+/// MurmurHash2, 32 bits, with the seed of Kafka's Java client.
+fn murmur2(bytes: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ bytes.len() as u32;
+    let words = bytes.chunks_exact(4);
+    let rest = words.remainder();
+    for word in words {
+        let mut k = u32::from_le_bytes(word.try_into().unwrap()).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        rest.iter().enumerate().for_each(|(i, byte)| hash ^= u32::from(*byte) << (8 * i));
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}

@@ -1,0 +1,259 @@
+//! An outbox with all that belongs to it: database, topics, configuration, writers; and the proof in the end that all went well.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use crate::account;
+use crate::checker::{self, Kind, Seen, Violation};
+use crate::history;
+use crate::support::{Daemon, DaemonOptions, Kafka, Postgres, eventually, eventually_get};
+use crate::truth::{self, Written};
+use crate::workload::{Habits, Workload};
+
+/// How long the relay may take to publish what is left when the writers have stopped and everything is healed.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// Partitions of the event topics.
+const PARTITIONS: [i32; 3] = [1, 3, 12];
+
+/// Whether tests may take their time.
+pub fn is_long() -> bool {
+    std::env::var_os("OUTBOXD_TEST_LONG").is_some()
+}
+
+/// What becomes of published rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// They are marked.
+    Row,
+    /// They are deleted.
+    Delete,
+}
+
+/// One outbox on its servers.
+pub struct Stage<'a> {
+    pub postgres: &'a Postgres,
+    pub kafka: &'a Kafka,
+    pub name: String,
+    pub database: String,
+    pub topics: BTreeMap<String, i32>,
+    /// For every daemon of the outbox; instances differ by [`Stage::instance`].
+    pub options: DaemonOptions,
+    habits: Habits,
+    mark: Mark,
+    /// Whether there is a journal to check.
+    journalled: bool,
+    generation: i64,
+    workload: Option<Workload>,
+    written: Vec<Written>,
+}
+
+impl<'a> Stage<'a> {
+    /// Prepares everything, with a short lease and a short transaction timeout.
+    pub fn new(name: &str, mark: Mark, postgres: &'a Postgres, kafka: &'a Kafka) -> Stage<'a> {
+        Stage::with(name, mark, postgres, kafka, Habits::default(), |options, _| options)
+    }
+
+    /// [`Stage::new`] with other habits of the writers, and with other options, which may depend on the database's name.
+    pub fn with(
+        name: &str,
+        mark: Mark,
+        postgres: &'a Postgres,
+        kafka: &'a Kafka,
+        habits: Habits,
+        adapt: impl FnOnce(DaemonOptions, &str) -> DaemonOptions,
+    ) -> Stage<'a> {
+        let database = postgres.create_database(&name.replace('-', "_"));
+        let name = kafka.unique_topic(name);
+        let topics: BTreeMap<String, i32> = PARTITIONS.iter().map(|count| (format!("{name}-of-{count}"), *count)).collect();
+        let options = DaemonOptions::new(&name, &postgres.url(&database, "outboxd"), &kafka.brokers());
+        let options = options.set("relay.lease", "1s").set("kafka.transaction_timeout", "4s");
+        let options = adapt(options.set("outbox.mark", if mark == Mark::Row { "row" } else { "delete" }), &database);
+        let listed: Vec<String> = topics.iter().map(|(topic, count)| format!("{topic}:{count}")).collect();
+        let (code, _, stderr) = options.run_command(&["migrate", "--topics", &listed.join(",")]);
+        assert_eq!(code, 0, "migrate: {stderr}");
+        Workload::prepare(postgres, &database, &habits);
+        let written = Vec::new();
+        Stage {
+            postgres,
+            kafka,
+            name,
+            database,
+            topics,
+            options,
+            habits,
+            mark,
+            journalled: true,
+            generation: 0,
+            workload: None,
+            written,
+        }
+    }
+
+    /// Says that the outbox works without a journal.
+    pub fn without_journal(mut self) -> Stage<'a> {
+        self.journalled = false;
+        self
+    }
+
+    /// Starts a daemon named `instance`.
+    pub fn start(&self, instance: &str) -> Daemon {
+        self.options.clone().set("relay.instance", instance).start()
+    }
+
+    /// Starts the writers.
+    pub fn write(&mut self) {
+        self.generation += 1;
+        let topics: Vec<String> = self.topics.keys().cloned().collect();
+        let url = self.postgres.url(&self.database, "shop");
+        let workload = Workload::start(&url, &topics, self.habits.clone(), self.generation);
+        let before = self.workload.replace(workload);
+        assert!(before.is_none(), "the writers write already");
+    }
+
+    /// Stops the writers.
+    pub fn stop_writing(&mut self) {
+        let workload = self.workload.take().expect("the writers write");
+        self.written.extend(workload.finish());
+    }
+
+    /// How many events the database acknowledged.
+    pub fn committed(&self) -> usize {
+        let of_workload = self.workload.as_ref().map_or(0, Workload::committed);
+        of_workload + self.written.iter().filter(|event| event.fate == truth::Fate::Committed).count()
+    }
+
+    /// Waits until the writers have committed `count` events more.
+    pub fn wait_for_writers(&self, count: usize) {
+        let until = self.committed() + count;
+        eventually("the writers write", DRAIN, || self.committed() >= until);
+    }
+
+    /// Rows that wait to be published.
+    pub fn pending(&self) -> u64 {
+        self.count("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
+    }
+
+    /// Newest batch whose rows are marked.
+    pub fn applied(&self) -> u64 {
+        self.count("SELECT coalesce(max(n), 0) FROM outboxd_applied")
+    }
+
+    /// Lets the outbox be published from another address of the same database.
+    pub fn accept_address(&self, address: &str) {
+        let accept = format!("UPDATE outboxd_state SET accepted_addresses = accepted_addresses || '{address}'");
+        self.postgres.sql(&self.database, &accept);
+    }
+
+    /// Waits until the outbox is halted, for exactly this reason, and says so everywhere.
+    pub fn wait_halted(&self, daemon: &Daemon, code: &str) {
+        wait_halted(&self.options, daemon, code);
+    }
+    /// Waits until `count` batches more are marked.
+    pub fn wait_for_batches(&self, count: u64, within: Duration) {
+        let until = self.applied() + count;
+        eventually(&format!("{count} batches are published and marked"), within, || self.applied() >= until);
+    }
+
+    fn count(&self, query: &str) -> u64 {
+        self.postgres.sql(&self.database, query).parse().expect("a number")
+    }
+
+    /// Stops the writers, waits until the daemons have drained the table, and checks everything.
+    ///
+    /// # Panics
+    /// If anything is wrong.
+    pub fn prove(self) {
+        self.prove_as(false);
+    }
+
+    /// [`Stage::prove`] after the database was put back to an older state.
+    pub fn prove_after_restore(self) {
+        self.prove_as(true);
+    }
+
+    fn prove_as(mut self, went_back: bool) {
+        let name = self.name.clone();
+        let violations = self.violations(went_back);
+        let shown: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
+        assert!(violations.is_empty(), "{name}: {} violations:\n{}", violations.len(), shown.join("\n"));
+    }
+
+    /// Stops the writers, waits until the table is drained, and returns everything that is wrong.
+    pub fn violations(&mut self, went_back: bool) -> Vec<Violation> {
+        if self.workload.is_some() {
+            self.stop_writing();
+        }
+        eventually("the table is drained", DRAIN, || self.pending() == 0);
+        let ledger = self.postgres.sql(&self.database, "SELECT transaction FROM ledger");
+        let kept: HashSet<i64> = ledger.lines().map(|line| line.parse().unwrap()).collect();
+        truth::settle(&mut self.written, &kept, went_back);
+        let seen = self.seen();
+        let mut violations = checker::check(&self.written, &seen, &self.topics);
+        let journal = if self.journalled { history::read(self.kafka, &self.journal(), 1) } else { Vec::new() };
+        if self.journalled {
+            let account = account::decode(&journal);
+            violations.extend(account::check(&account, &seen));
+            violations.extend(self.tables(account.numbers.last().copied().unwrap_or(0)));
+        }
+        println!(
+            "{}: {} written, {} seen, {} batches, {} violations",
+            self.name,
+            self.written.len(),
+            seen.len(),
+            journal.len(),
+            violations.len()
+        );
+        violations
+    }
+
+    /// Everything that readers of committed records see in the event topics.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.topics.iter().flat_map(|(topic, partitions)| history::read(self.kafka, topic, *partitions)).collect()
+    }
+
+    /// The journal's topic.
+    pub fn journal(&self) -> String {
+        format!("outboxd.{}.journal", self.name)
+    }
+
+    /// What the tables say in the end: every committed row is marked or gone, and the applied batches are dense up to the journal's last.
+    fn tables(&self, last: u64) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        let mut expect = |what: &str, query: &str, expected: u64| {
+            let found = self.count(query);
+            if found != expected {
+                violations.push(Violation { kind: Kind::Table, what: format!("{what}: {found}, expected {expected}") });
+            }
+        };
+        let committed = self.written.iter().filter(|event| event.fate == truth::Fate::Committed).count() as u64;
+        let rows = if self.mark == Mark::Row { committed } else { 0 };
+        expect("rows in the table", "SELECT count(*) FROM outbox", rows);
+        expect("rows not marked", "SELECT count(*) FROM outbox WHERE sent_at IS NULL", 0);
+        expect("newest applied batch", "SELECT coalesce(max(n), 0) FROM outboxd_applied", last);
+        let gaps = "SELECT coalesce(max(n) - min(n) + 1 - count(*), 0) FROM outboxd_applied";
+        expect("numbers missing among the applied batches", gaps, 0);
+        violations
+    }
+}
+
+/// What `outboxd status --json` says to somebody with these options.
+pub fn status(options: &DaemonOptions) -> serde_json::Value {
+    let (code, stdout, stderr) = options.run_command(&["status", "--json"]);
+    assert_eq!(code, 0, "status: {stderr}");
+    serde_json::from_str(&stdout).expect("status prints JSON")
+}
+
+/// Waits until an outbox is halted, for exactly this reason, and says so everywhere.
+pub fn wait_halted(options: &DaemonOptions, daemon: &Daemon, code: &str) {
+    let halted = || status(options)["halted"]["code"].as_str().map(str::to_owned);
+    let found = eventually_get("the outbox is halted", DRAIN, halted);
+    assert_eq!(found, code, "{}", status(options));
+    let metric = "outboxd_halted{";
+    eventually("the metric shows the halt", DRAIN, || {
+        let text = daemon.get("/metrics").map(|(_, text)| text).unwrap_or_default();
+        let label = format!("code=\"{code}\"");
+        text.lines().any(|line| line.starts_with(metric) && line.contains(&label) && line.ends_with(" 1"))
+    });
+    assert_eq!(daemon.get("/readyz").map(|(status, _)| status), Some(200), "a halt does not take the pod out of service");
+}
