@@ -136,8 +136,19 @@ fn a_second_database_of_the_same_name_halts_and_disturbs_nobody() {
     stage.prove();
 }
 
-/// A physical copy of a living database, made under load without stopping it.
-fn copies_halt(name: &str, code: &str, is_same_address: bool) {
+/// How a copy is reached and what it says of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copy {
+    /// Another port.
+    Elsewhere,
+    /// As if it were reached by the same host name and port.
+    SameAddress,
+    /// At the same address as well, but its data went through a dump into another server.
+    OtherSystem,
+}
+
+/// A copy of a living database beside it.
+fn copies_halt(name: &str, code: &str, kind: Copy) {
     let postgres = Postgres::start(Version::V18, PostgresOptions::default());
     let mut stage = Stage::with(name, Mark::Row, &postgres, Kafka::shared(), calm(), |options, _| options);
     stage.write();
@@ -146,9 +157,11 @@ fn copies_halt(name: &str, code: &str, is_same_address: bool) {
     stage.wait_for_batches(10, SOON);
     let twin = Postgres::start_copy(&copy, PostgresOptions::default());
     let options = stage.options.clone().set("database.url", &twin.url(&stage.database, "outboxd"));
-    if is_same_address {
-        // As if it were reached by the same host name and port.
+    if kind != Copy::Elsewhere {
         accept_address(&twin, &stage.database, &format!("127.0.0.1:{}/{}", twin.port(), stage.database));
+    }
+    if kind == Copy::OtherSystem {
+        twin.sql(&stage.database, "UPDATE outboxd_state SET accepted_systems = '{7}'");
     }
     let before = claims(&living);
     let second = options.clone().set("relay.instance", "two").start();
@@ -162,12 +175,17 @@ fn copies_halt(name: &str, code: &str, is_same_address: bool) {
 
 #[test]
 fn a_copy_at_another_address_halts_and_disturbs_nobody() {
-    copies_halt("moved", "moved-database", false);
+    copies_halt("moved", "moved-database", Copy::Elsewhere);
+}
+
+#[test]
+fn a_copy_in_another_server_halts_and_disturbs_nobody() {
+    copies_halt("dumped", "moved-database", Copy::OtherSystem);
 }
 
 #[test]
 fn a_copy_at_the_same_address_halts_and_disturbs_nobody() {
-    copies_halt("copied", "two-databases", true);
+    copies_halt("copied", "two-databases", Copy::SameAddress);
 }
 
 #[test]

@@ -486,6 +486,30 @@ async fn a_copy_beside_the_living_relay_halts_and_the_living_one_goes_on_undistu
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_made_under_the_present_lease_halts_as_well() {
+    let world = World::new();
+    let living = world.start("a", 1).await;
+    world.source.insert("orders", Some("k"), "before");
+    world.drained().await;
+    let copy = World { source: world.source.copy(), sink: world.sink.clone() };
+    copy.source.database().lease = None;
+    for i in 0..5 {
+        world.source.insert("orders", Some("k"), &i.to_string());
+        world.drained().await;
+    }
+    let staging = copy.start("b", 9).await;
+    for i in 0..60 {
+        world.source.insert("orders", Some("k"), &i.to_string());
+        sleep(Duration::from_secs(1)).await;
+    }
+    staging.phase(Phase::Halted).await;
+    assert_eq!(staging.metrics.vitals().halted, Some(HaltCode::TwoDatabases));
+    world.drained().await;
+    assert_eq!((world.fences(), living.claims(Cause::Start)), (1, 1.0));
+    world.check();
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_database_that_publishes_during_our_tenure_halts_us() {
     let world = World::new();
     let copy = World { source: world.source.copy(), sink: world.sink.clone() };
