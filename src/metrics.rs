@@ -89,13 +89,14 @@ impl Metrics {
         self.heard().vitals.halted = code;
     }
 
-    /// This process got the lease, or lost it. Who is not the leader knows nothing of the table: what was measured there is withdrawn,
-    /// or it would grow for ever.
+    /// This process got the lease, or lost it. Who is not the leader knows nothing of the table and is not halted: what was told
+    /// of that is withdrawn, or it would grow for ever.
     pub fn leader(&self, leader: bool) {
         let mut state = self.heard();
         state.vitals.leader = leader;
         if !leader {
-            *state = State { vitals: state.vitals, ..State::new() };
+            let vitals = Vitals { halted: None, ..state.vitals };
+            *state = State { vitals, ..State::new() };
         }
     }
 

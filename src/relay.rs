@@ -80,6 +80,8 @@ pub struct Relay<S, K> {
     size: BatchSize,
     /// When a claim, a batch or a fetch without work was last finished.
     progress: Instant,
+    /// When a batch or a fetch without work was last finished: what a claim alone is not.
+    finished: Instant,
     /// Highest batch number that was settled or published under the present lease.
     known: u64,
 }
@@ -94,7 +96,8 @@ impl<S: Source, K: Sink> Relay<S, K> {
     /// A relay that has not started yet.
     pub fn new(source: Arc<S>, sink: Arc<K>, settings: Settings, metrics: Metrics, chance: fastrand::Rng) -> Self {
         let size = BatchSize::new(settings.limits);
-        Self { source, sink, settings, metrics, chance, size, progress: Instant::now(), known: 0 }
+        let now = Instant::now();
+        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, known: 0 }
     }
 
     /// Relays under the lease grant `epoch` until asked to stop, or until going on makes no sense.
@@ -102,14 +105,15 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let owner = Owner { instance: self.settings.instance.clone(), start: self.settings.start, epoch };
         let mut pause = Pause::new(self.settings.waits.back_off_least, self.settings.waits.back_off_most);
         let mut cause = Cause::Start;
-        (self.progress, self.known) = (Instant::now(), 0);
+        self.finish();
+        self.known = 0;
         loop {
-            let before = self.progress;
+            let before = self.finished;
             let fault = match self.tenure(&owner, cause, stop).await {
                 Ok(end) => return end,
                 Err(fault) => fault,
             };
-            if self.progress != before {
+            if self.finished != before {
                 pause.reset();
             }
             self.metrics.fault(&fault);
@@ -118,12 +122,13 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 Verdict::BackOff => Cause::Outage,
                 Verdict::StepDown => return End::LeaseLost,
                 Verdict::Exit(_) => return End::Exit(fault),
+                Verdict::Halt(_) if self.settings.until != Until::Stopped => return End::Exit(fault),
                 Verdict::Halt(halt) => match self.halt(halt, &owner, stop).await {
                     Some(end) => return end,
                     None => Cause::HaltCleared,
                 },
             };
-            if self.progress.elapsed() > self.settings.waits.stuck {
+            if self.is_stuck() {
                 warn!(error = fault.obx(), %fault, "nothing could be finished: giving the lease up");
                 return End::GaveUp;
             }
@@ -187,7 +192,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
                 let idle = work.next.is_none() && stop.now() == Stopping::No;
                 if idle {
-                    self.progress = Instant::now();
+                    self.finish();
                 }
                 if idle && self.settings.until == Until::Drained {
                     return Ok(End::Stopped);
@@ -210,7 +215,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         );
         let published = published.inspect_err(|fault| self.size.failed(fault))?;
         self.size.succeeded();
-        self.progress = Instant::now();
+        self.finish();
         self.known = published.journalled().map_or(self.known, |at| at.n);
         marked?;
         work.next = fetched?;
@@ -226,6 +231,20 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.phase(Phase::BackingOff);
         warn!(error = fault.obx(), %fault, remedy = fault.remedy(), pause_ms = pause.as_millis() as u64, "backing off");
         wait(pause, stop).await
+    }
+
+    /// A relay with an end in sight gives up when nothing gets finished; any other one stays as long as it can claim.
+    fn is_stuck(&self) -> bool {
+        let since = match self.settings.until {
+            Until::Stopped => self.progress,
+            Until::Drained | Until::Settled => self.finished,
+        };
+        since.elapsed() > self.settings.waits.stuck
+    }
+
+    fn finish(&mut self) {
+        let now = Instant::now();
+        (self.progress, self.finished) = (now, now);
     }
 
     fn phase(&self, phase: Phase) {

@@ -134,3 +134,6 @@ impl Complaints {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

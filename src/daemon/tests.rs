@@ -149,11 +149,22 @@ async fn a_leader_that_stood_still_for_longer_than_its_lease_steps_down() {
     let leader = start(&row, "a", 1, &[]);
     sleep(SECOND).await;
     let other = start(&row, "b", 2, &[]);
+    sleep(SECOND).await;
     row.give("b", 2, LEASE);
     advance(30 * SECOND).await;
     sleep(SECOND).await;
-    assert!(leader.diary.words().contains(&"lost"));
+    assert_eq!((leader.diary.words(), leader.metrics.vitals().leader), (vec!["leads", "lost"], false));
     assert!(other.metrics.vitals().leader);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_has_run_out_is_not_renewed_but_asked_for_again() {
+    let row = Row::default();
+    let leader = start(&row, "a", 1, &[]);
+    sleep(SECOND).await;
+    advance(30 * SECOND).await;
+    sleep(SECOND).await;
+    assert_eq!(leader.diary.words(), ["leads", "lost", "leads"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,8 +214,8 @@ async fn a_halted_leader_keeps_the_lease() {
 async fn a_long_standby_is_no_silence_of_the_leader() {
     let row = Row::default();
     row.give("b", 9, 900 * SECOND);
-    let process = start(&row, "a", 1, &[]);
-    sleep(960 * SECOND).await;
+    let process = start(&row, "a", 1, &[Act::Ends(50 * SECOND, || End::LeaseLost)]);
+    sleep(940 * SECOND).await;
     assert_eq!(process.diary.words(), ["leads"]);
 }
 
@@ -267,6 +278,19 @@ async fn a_standby_leaves_at_once_also_while_the_database_is_silent() {
     let (outcome, after) = standby.left().await;
     assert_eq!(outcome.exit_code(), 0);
     assert!(after <= 3 * SECOND, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_granted_to_a_process_that_leaves_is_released() {
+    let row = Row::default();
+    row.content().answers_after = SECOND / 2;
+    let standby = start(&row, "a", 1, &[]);
+    sleep(SECOND / 4).await;
+    standby.signal().await;
+    let diary = standby.diary.clone();
+    assert_eq!(standby.left().await.0.exit_code(), 0);
+    assert_eq!((diary.words().len(), row.holder()), (0, None));
+    assert_eq!(row.content().takeovers.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -160,6 +160,15 @@ async fn silence_is_what_passed_since_the_relay_told_anything() {
 }
 
 #[test]
+fn who_steps_down_is_not_halted_any_more() {
+    let metrics = Metrics::new("shop");
+    metrics.leader(true);
+    metrics.halted(Some(HaltCode::OldPrimary));
+    metrics.leader(false);
+    assert_eq!(metrics.vitals().halted, None);
+}
+
+#[test]
 fn what_was_told_last_is_shown() {
     let metrics = Metrics::new("shop");
     metrics.phase(Phase::Halted);

@@ -64,6 +64,8 @@ pub struct Log {
     pub failures: VecDeque<Option<Failure>>,
     /// Faults of the next fences.
     pub fence_failures: VecDeque<Fault>,
+    /// How long a fence takes.
+    pub fence_takes: std::time::Duration,
     /// Faults of the next looks.
     pub look_failures: VecDeque<Fault>,
 }
@@ -106,6 +108,8 @@ impl Sink for MemorySink {
     }
 
     async fn fence(&self) -> Result<MemoryFenced, Fault> {
+        let takes = self.log().fence_takes;
+        tokio::time::sleep(takes).await;
         let mut log = self.log();
         if let Some(fault) = log.fence_failures.pop_front() {
             return Err(fault);

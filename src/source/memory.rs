@@ -16,6 +16,9 @@ use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::journal::{Applied, DatabaseIdentity, History, Owner, Record};
 use crate::sink::{Fence, Published};
 
+/// Start numbers of grants that are remembered.
+const GRANTS_KEPT: usize = 64;
+
 /// Verbs that a test can make fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
@@ -70,14 +73,20 @@ pub struct Database {
     pub standing: Standing,
     /// The token of the unlogged table.
     pub token: Option<ClaimNumber>,
-    /// Instance, start and whether it still lives.
+    /// Instance and start of whoever holds the lease.
     pub lease: Option<(String, u64)>,
+    /// It has run out, and nobody has taken it since.
+    pub lease_ran_out: bool,
     /// The halt that was written.
     pub halted: Option<Halt>,
     /// File number of the table.
     pub file: u64,
     /// Marks touch no row, as with a trigger that swallows updates.
     pub swallows_marks: bool,
+    /// The only row that is not touched.
+    pub swallows_mark_of: Option<i64>,
+    /// Marked rows are deleted.
+    pub deletes: bool,
     /// Whether the cursor may be used.
     pub allows_cursor: bool,
     next_transaction: u64,
@@ -120,9 +129,12 @@ impl MemorySource {
             standing,
             token: None,
             lease: None,
+            lease_ran_out: false,
             halted: None,
             file: 1,
             swallows_marks: false,
+            swallows_mark_of: None,
+            deletes: false,
             allows_cursor: true,
             next_transaction: 1,
             failures: HashMap::new(),
@@ -221,8 +233,34 @@ impl Database {
     }
 
     fn mark(&mut self, seq: i64, matches: impl Fn(&Row) -> bool) -> bool {
-        let swallows = self.swallows_marks;
-        self.rows.get_mut(&seq).filter(|row| matches(row) && !row.sent && !swallows).map(|row| row.sent = true).is_some()
+        let swallows = self.swallows_marks || self.swallows_mark_of == Some(seq);
+        let Some(row) = self.rows.get_mut(&seq).filter(|row| matches(row) && !row.sent && !swallows) else { return false };
+        row.sent = true;
+        if self.deletes {
+            self.rows.remove(&seq);
+        }
+        true
+    }
+
+    /// Records a batch as applied: once, and after its predecessor.
+    fn apply(&mut self, at: Applied, otherwise: Cause) -> Result<(), Fault> {
+        if self.applied().n + 1 != at.n {
+            return Err(Fault::in_doubt(otherwise, format!("batch {} does not follow the newest applied one", at.n)));
+        }
+        self.applied.push(at);
+        Ok(())
+    }
+
+    /// Gives the lease to a process, as a new grant.
+    fn grant(&mut self, instance: &str, start: u64) -> Lease {
+        self.lease = Some((instance.into(), start));
+        self.lease_ran_out = false;
+        self.standing.epoch += 1;
+        self.standing.grants.push(start);
+        if self.standing.grants.len() > GRANTS_KEPT {
+            self.standing.grants.remove(0);
+        }
+        Lease::Held { epoch: self.standing.epoch }
     }
 
     fn listing(&self) -> Listing {
@@ -239,7 +277,8 @@ impl Source for MemorySource {
 
     async fn claim(&self, owner: &Owner, claim: ClaimNumber, _fence: &Fence) -> Result<MemoryTenure, Fault> {
         self.call(Verb::Claim, |database| {
-            if database.lease.as_ref().is_none_or(|(_, start)| *start != owner.start) || database.standing.epoch != owner.epoch {
+            let held = database.lease.as_ref().is_some_and(|(_, start)| *start == owner.start) && !database.lease_ran_out;
+            if !held || database.standing.epoch != owner.epoch {
                 return Err(Fault::LeaseLost);
             }
             database.standing.claim = claim;
@@ -272,17 +311,16 @@ impl MemoryTenure {
     fn settle_one(&self, record: &Record, at: Applied) -> Result<(), Fault> {
         self.source.call(Verb::Settle, |database| {
             database.guard(self.claim)?;
-            if database.applied().n + 1 != record.n {
-                return Err(Fault::in_doubt(Cause::Settle, "applied moved"));
-            }
+            let before = database.clone();
+            database.apply(at, Cause::Settle)?;
             for entry in &record.entries {
                 let ours = |row: &Row| Fingerprint::of(row.id) == entry.fingerprint;
                 database.mark(entry.seq, ours);
                 if database.rows.get(&entry.seq).is_some_and(|row| ours(row) && !row.sent) {
+                    (database.rows, database.applied) = (before.rows, before.applied);
                     return Err(Halt::new(HaltCode::MarkRefused, format!("seq {} is still unsent", entry.seq)).into());
                 }
             }
-            database.applied.push(at);
             Ok(())
         })
     }
@@ -375,12 +413,14 @@ impl Marker for MemoryMarker {
         self.source.call(Verb::Mark, |database| {
             database.guard(self.claim)?;
             let before = database.clone();
+            if let Some(at) = published.journalled() {
+                database.apply(at, Cause::Mark)?;
+            }
             let marked = published.batch().events().filter(|event| database.mark(event.seq, |row| row.id == event.id)).count();
             if marked != published.batch().len() {
-                database.rows = before.rows;
+                (database.rows, database.applied) = (before.rows, before.applied);
                 return Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {} rows", published.batch().len())));
             }
-            database.applied.extend(published.journalled());
             Ok(())
         })
     }
@@ -396,22 +436,22 @@ impl Marker for MemoryMarker {
 impl Leases for MemorySource {
     async fn take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
         let mut database = self.database();
+        let ran_out = database.lease_ran_out;
         match &database.lease {
+            Some(_) if ran_out => Ok(database.grant(instance, start)),
             Some((by, holder)) if *holder != start && (takeover == Takeover::Expired || by != instance) => {
                 Ok(Lease::Taken { by: by.clone(), start: *holder })
             }
             Some((_, holder)) if *holder == start => Ok(Lease::Held { epoch: database.standing.epoch }),
-            Some(_) | None => {
-                database.lease = Some((instance.into(), start));
-                database.standing.epoch += 1;
-                database.standing.grants.push(start);
-                Ok(Lease::Held { epoch: database.standing.epoch })
-            }
+            Some(_) | None => Ok(database.grant(instance, start)),
         }
     }
 
     async fn renew(&self, start: u64) -> Result<Lease, Fault> {
-        let database = self.database();
+        let mut database = self.database();
+        if database.lease.as_ref().is_some_and(|(_, holder)| *holder == start) {
+            database.lease_ran_out = false;
+        }
         Ok(match &database.lease {
             Some((_, holder)) if *holder == start => Lease::Held { epoch: database.standing.epoch },
             Some((by, holder)) => Lease::Taken { by: by.clone(), start: *holder },

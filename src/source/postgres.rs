@@ -49,15 +49,16 @@ pub struct Postgres {
     server: Server,
     names: OnceCell<Arc<Names>>,
     leases: Kept,
-    pruning: prune::Walk,
+    chores: Kept,
+    walk: prune::Walk,
 }
 
 impl Postgres {
     /// Nothing is connected before it is needed.
     pub fn new(settings: Settings) -> Self {
         let server = Server::new(&settings);
-        let (leases, pruning) = (Kept::new(server.clone()), prune::Walk::new(server.clone()));
-        Self { settings: Arc::new(settings), server, names: OnceCell::new(), leases, pruning }
+        let (leases, chores) = (Kept::new(server.clone()), Kept::new(server.clone()));
+        Self { settings: Arc::new(settings), server, names: OnceCell::new(), leases, chores, walk: prune::Walk::default() }
     }
 
     /// What must hold before a relay starts: the schema is ours or the one before, the table fits, no right is missing.

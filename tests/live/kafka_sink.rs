@@ -288,6 +288,27 @@ async fn authentication_works_where_the_build_has_it_and_is_refused_at_once_wher
     }
 }
 
+#[cfg(feature = "full")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_prove_both_sides() {
+    let world = KafkaWorld::new().await;
+    let certificates = Certificates::shared();
+    let try_it = async |listener, ca, own: Option<&str>| {
+        let mut settings = world.settings.clone();
+        settings.kafka.brokers = Brokers(vec![world.kafka.secure_brokers(listener)]);
+        (settings.kafka.security, settings.kafka.ca_file) = (Security::Ssl, Some(ca));
+        settings.kafka.certificate_file = own.map(|name| certificates.certificate(name));
+        settings.kafka.key_file = own.map(|name| certificates.key(name));
+        KafkaSink::new(settings)?.fence().await.map(drop)
+    };
+    try_it("SSL", certificates.ca(), None).await.expect("a trusted server");
+    try_it("MTLS", certificates.ca(), Some("client")).await.expect("a client with a certificate");
+    for (listener, ca) in [("SSL", certificates.other_ca()), ("MTLS", certificates.ca())] {
+        let fault = try_it(listener, ca, None).await.expect_err("a fault");
+        assert!(matches!(fault, Fault::Unavailable { .. }) && fault.to_string().contains("SSL"), "{fault}");
+    }
+}
+
 /// A bearer token that is not signed, as the test servers take it.
 fn token_file() -> PathBuf {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

@@ -13,6 +13,7 @@ mod on_15 {
     use crate::source_conformance as source;
 
     source::source_conformance!(World<15, Plain>);
+    source::source_conformance!(beyond_memory World<15, Plain>);
 }
 
 /// The same on PostgreSQL 18.
@@ -21,6 +22,7 @@ mod on_18 {
     use crate::source_conformance as source;
 
     source::source_conformance!(World<18, Plain>);
+    source::source_conformance!(beyond_memory World<18, Plain>);
 }
 
 /// The same through PgBouncer in transaction mode: nothing may rest on the session.
@@ -29,4 +31,5 @@ mod pooled {
     use crate::source_conformance as source;
 
     source::source_conformance!(World<15, Pooled>);
+    source::source_conformance!(beyond_memory World<15, Pooled>);
 }

@@ -2,9 +2,14 @@
 
 #[path = "../conformance/sink.rs"]
 mod sink_conformance;
+#[path = "../conformance/source.rs"]
+#[allow(dead_code, unused_imports, reason = "two of its sentences are about what memory does not have")]
+mod source_conformance;
 
 mod cli;
+mod daemon;
 mod documents;
 mod relay;
 mod sink;
+mod source;
 mod tidy;

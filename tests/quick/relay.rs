@@ -188,6 +188,37 @@ async fn an_outage_backs_off_and_claims_again() {
     world.check();
 }
 
+/// One event that can never be published, and claims that take as long as real ones.
+fn poisoned_world() -> World {
+    let world = World::new();
+    let seq = world.source.insert("orders", Some("k"), "1");
+    let poison = Fault::Poison { seq, id: Uuid::from_u128(1), code: "malformed_headers", detail: "test".into() };
+    let mut log = world.sink.log();
+    log.fence_takes = Duration::from_millis(100);
+    log.failures.extend((0..10_000).map(|_| Some(Failure::Before(poison.clone()))));
+    drop(log);
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_after_each_claim_backs_off_too() {
+    let world = poisoned_world();
+    let relay = world.start("a", 1).await;
+    sleep(Duration::from_secs(600)).await;
+    assert!(world.fences() < 200, "{} claims in ten minutes", world.fences());
+    relay.phase(Phase::BackingOff).await;
+    assert_eq!(world.unsent(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_with_an_end_in_sight_gives_up_on_what_cannot_be_published() {
+    let world = poisoned_world();
+    let begun = Instant::now();
+    let relay = world.start_until("a", 1, Until::Drained).await;
+    assert!(matches!(relay.task.await, Ok(End::GaveUp)));
+    assert!(begun.elapsed() < 2 * waits().stuck);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_happened_without_an_answer_is_settled_from_the_journal() {
     let world = World::new();

@@ -24,6 +24,8 @@ pub(super) struct Content {
     pub(super) takeovers: Vec<Takeover>,
     /// What every question is answered with while it is there.
     fault: Option<Fault>,
+    /// How long an answer takes.
+    pub(super) answers_after: Duration,
     /// No question is answered.
     pub(super) mute: bool,
 }
@@ -58,6 +60,8 @@ impl Row {
         if mute {
             std::future::pending::<()>().await;
         }
+        let answers_after = self.content().answers_after;
+        sleep(answers_after).await;
         let content = self.content();
         match content.fault.clone() {
             Some(fault) => Err(fault),

@@ -47,9 +47,14 @@ impl Context {
         Self { deliveries: Deliveries::default(), trouble: Mutex::new(None), token_file }
     }
 
-    /// The newest trouble, and forgets it.
-    pub(super) fn take_trouble(&self) -> Option<Trouble> {
-        lock(&self.trouble).take()
+    /// The newest trouble that tells a cause.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        lock(&self.trouble).clone()
+    }
+
+    /// What was reported so far explains nothing of what comes.
+    pub(super) fn forget_trouble(&self) {
+        *lock(&self.trouble) = None;
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn short(code: Code) -> &'static str {
         Code::Authentication | Code::SaslAuthenticationFailed | Code::IllegalSASLState | Code::UnsupportedSASLMechanism => {
             "authentication"
         }
+        Code::SSL => "tls",
         Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut | Code::TimedOutQueue => "timeout",
         Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => "not_enough_replicas",
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::NetworkException => "unreachable",
@@ -37,6 +38,11 @@ pub(super) fn short(code: Code) -> &'static str {
     }
 }
 
+/// Whether the error says that no broker is connected.
+pub(super) fn is_no_connection(code: Code) -> bool {
+    matches!(short(code), "unreachable" | "tls" | "authentication")
+}
+
 /// Whether the error says that the record itself can never be stored, or one that it was bundled with.
 pub(super) fn is_refusal(code: Code) -> bool {
     matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidRecord)
@@ -49,9 +55,8 @@ pub(super) fn is_fenced(code: Code) -> bool {
 
 /// A fault of the cluster, with what librdkafka reported of its own accord: a timeout alone does not tell its cause.
 pub(super) fn unavailable(code: Code, what: &str, trouble: Option<Trouble>) -> Fault {
-    let told =
-        trouble.as_ref().map(|trouble| short(trouble.code)).filter(|&told| told == "unreachable" || told == "authentication");
-    let name = told.filter(|_| short(code) == "timeout").unwrap_or_else(|| short(code));
+    let told = trouble.as_ref().map(|trouble| trouble.code).filter(|&told| is_no_connection(told));
+    let name = short(told.filter(|_| short(code) == "timeout").unwrap_or(code));
     Fault::kafka(name, format!("{what}: {code}{}", in_its_words(trouble)))
 }
 

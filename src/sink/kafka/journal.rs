@@ -252,7 +252,7 @@ impl Reader {
             }
             // Nothing is assigned yet: a poll only brings what the client reports of its own accord.
             drop(self.consumer().poll(STEP));
-            let trouble = self.consumer().client().context().take_trouble();
+            let trouble = self.consumer().client().context().trouble();
             let hopeless = trouble.as_ref().is_some_and(|trouble| faults::short(trouble.code) == "authentication");
             if hopeless || started.elapsed() > PATIENCE || caller.is_gone() {
                 let code = trouble.as_ref().map_or(code, |trouble| trouble.code);
@@ -352,7 +352,7 @@ impl Reader {
         if lasting <= PATIENCE {
             return Ok(());
         }
-        let trouble = self.consumer().client().context().take_trouble();
+        let trouble = self.consumer().client().context().trouble();
         let code = trouble.as_ref().map_or(Code::OperationTimedOut, |trouble| trouble.code);
         Err(faults::unavailable(code, "the end of the journal is not reached", trouble))
     }

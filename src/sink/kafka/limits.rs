@@ -79,7 +79,7 @@ fn ask(settings: &Settings, topics: &[&str]) -> Result<BTreeMap<String, u32>, Fa
 }
 
 fn is_outage(code: Code) -> bool {
-    matches!(faults::short(code), "unreachable" | "timeout" | "authentication")
+    faults::is_no_connection(code) || faults::short(code) == "timeout"
 }
 
 fn limit(resource: Result<ConfigResource, Code>) -> Option<(String, u32)> {

@@ -73,14 +73,13 @@ impl Producer {
     /// when there is one.
     pub(super) fn init(&self, caller: &Caller<'_>) -> Result<(), Fault> {
         let started = Instant::now();
-        let (mut trouble, mut warned) = (None, false);
+        let mut warned = false;
         loop {
             let Err(error) = self.client.init_transactions(INIT_STEP) else { return Ok(()) };
             let KafkaError::Transaction(error) = error else { return Err(faults::asked(&error, "init_transactions")) };
-            trouble = self.context().take_trouble().or(trouble);
+            let trouble = self.context().trouble();
             let reported = trouble.as_ref().map(|trouble| trouble.code);
-            let unreachable =
-                reported.is_some_and(|code| faults::short(code) == "unreachable") && started.elapsed() > UNREACHABLE_AFTER;
+            let unreachable = started.elapsed() > UNREACHABLE_AFTER && reported.is_some_and(faults::is_no_connection);
             if let Some(code) = reported.filter(|&code| unreachable || faults::short(code) == "authentication") {
                 return Err(faults::unavailable(code, "the brokers cannot be reached", trouble));
             }
@@ -123,7 +122,7 @@ impl Producer {
     pub(super) fn begin(&self) -> Result<(), Fault> {
         self.client.begin_transaction().map_err(|error| {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-            faults::transaction(code, "a transaction cannot begin", self.context().take_trouble())
+            faults::transaction(code, "a transaction cannot begin", self.context().trouble())
         })
     }
 
@@ -138,7 +137,7 @@ impl Producer {
     ) -> Result<(), Fault> {
         self.context().deliveries.expect(batch.len() + 1);
         // What was reported between two batches explains nothing in this one.
-        drop(self.context().take_trouble());
+        self.context().forget_trouble();
         names.iter().try_for_each(|name| self.topic(name))?;
         let topics: Vec<&Topic> = names.iter().map(|name| &self.topics[name]).collect();
         for (position, ((event, &partition), headers)) in batch.events().zip(partitions).zip(headers).enumerate() {
@@ -245,12 +244,12 @@ impl Producer {
         let topic = first.map_or(journal, |first| &names[batch.topic_index(first)]);
         let ailing = self.ailing(topic);
         let what = format!("{missing} of {} events are not acknowledged, the first one for topic {topic}{ailing}", batch.len());
-        faults::unavailable(Code::MessageTimedOut, &what, self.context().take_trouble())
+        faults::unavailable(Code::MessageTimedOut, &what, self.context().trouble())
     }
 
     /// What it means that a record could not be sent. A fatal error of the producer tells more than the record's own.
     fn broken(&self, code: Code, topic: &str) -> Fault {
-        let trouble = self.context().take_trouble();
+        let trouble = self.context().trouble();
         if let Some((fatal, reason)) = self.native().fatal_error() {
             return faults::transaction(fatal, &reason, None);
         }

@@ -134,15 +134,25 @@ impl Link {
         self.begin_with(INDEXES_ONLY).await
     }
 
-    async fn begin_with(&mut self, more: &'static str) -> Result<Work<'_>, Fault> {
+    /// Begins such a transaction with a first statement, all in one round trip; returns the first row as text.
+    pub(super) async fn begin_with_row(&mut self, first: &Sql) -> Result<(Work<'_>, Option<PgRow>), Fault> {
+        let (work, rows) = self.begin_reading(&format!("{INDEXES_ONLY}; {}", first.text())).await?;
+        Ok((work, rows.into_iter().next()))
+    }
+
+    async fn begin_with(&mut self, more: &str) -> Result<Work<'_>, Fault> {
+        Ok(self.begin_reading(more).await?.0)
+    }
+
+    async fn begin_reading(&mut self, more: &str) -> Result<(Work<'_>, Vec<PgRow>), Fault> {
         let fresh = self.connection.take().filter(|(_, used)| used.elapsed() < IDLE);
         let mut connection = match fresh {
             Some((connection, _)) => connection,
             None => self.server.connect().await?,
         };
         let begin = format!("{}{more}", self.server.0.begin);
-        within(self.server.0.deadline, connection.execute(sqlx::raw_sql(AssertSqlSafe(begin)))).await?;
-        Ok(Work { link: self, connection })
+        let rows = within(self.server.0.deadline, connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(begin)))).await?;
+        Ok((Work { link: self, connection }, rows))
     }
 }
 
@@ -195,17 +205,6 @@ impl Work<'_> {
     /// Number of rows changed.
     pub(super) async fn execute(&mut self, statement: Statement<'_>) -> Result<u64, Fault> {
         Ok(within(self.link.server.0.deadline, statement.execute(&mut self.connection)).await?.rows_affected())
-    }
-
-    /// Number of rows changed; nothing when a row with that key was there already.
-    pub(super) async fn insert(&mut self, statement: Statement<'_>) -> Result<Option<u64>, Fault> {
-        let deadline = self.link.server.0.deadline;
-        match timeout(deadline, statement.execute(&mut self.connection)).await {
-            Ok(Ok(done)) => Ok(Some(done.rows_affected())),
-            Ok(Err(error)) if super::failure::is_unique_violation(&error) => Ok(None),
-            Ok(Err(error)) => Err(fault(error)),
-            Err(_) => Err(Fault::database(TIMEOUT, format!("no answer within {} s", deadline.as_secs_f32()))),
-        }
     }
 
     /// Several statements without values in one round trip.

@@ -152,7 +152,8 @@ impl Postgres {
 
     /// What `status` shows.
     pub async fn figures(&self) -> Result<Figures, Fault> {
-        let (mut link, names) = self.link().await?;
+        let names = self.names().await?;
+        let mut link = self.chores.link().await;
         let mut work = link.begin_indexed().await?;
         let figures = figures(&mut work, &names, self.settings.name()).await?;
         work.commit().await?;

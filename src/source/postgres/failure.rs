@@ -42,11 +42,6 @@ pub(super) fn in_doubt(cause: Cause) -> impl Fn(Fault) -> Fault {
     }
 }
 
-/// Whether a row with this key was there already.
-pub(super) fn is_unique_violation(error: &Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_unique_violation())
-}
-
 /// Only the primary message, and only of classes that never quote a value: DETAIL and the messages of classes 22 and 23 hold rows.
 fn told(error: &PgDatabaseError) -> Fault {
     let (code, message) = (error.code(), error.message().to_owned());
@@ -65,7 +60,8 @@ fn unavailable(code: &str, message: String, constraint: Option<&str>) -> Fault {
     match &code.get(..2).unwrap_or_default() {
         &"08" => Fault::database("connection", message),
         &"53" => Fault::database("resources", message),
-        &"57" | &"3D" => Fault::database("shutdown", message),
+        &"57" => Fault::database("shutdown", message),
+        &"3D" => Fault::database("no_database", message),
         &"58" | &"XX" => Fault::database("server", format!("{message} ({code})")),
         &"23" => Fault::database("constraint", format!("SQLSTATE {code}, constraint {}", constraint.unwrap_or("not named"))),
         _ => Fault::database("sqlstate", format!("SQLSTATE {code}")),

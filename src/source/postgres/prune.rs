@@ -2,7 +2,8 @@
 
 use tokio::sync::Mutex;
 
-use super::connection::{Link, Server, Work, statement};
+use super::connection::{Work, statement};
+use super::failure::unreadable;
 use super::names::Names;
 use super::{Postgres, table::get};
 use crate::fault::Fault;
@@ -28,59 +29,55 @@ const STEP_ROWS: i64 = 2_000;
 const WALKS_BETWEEN_BOTTOMS: u32 = 60;
 
 /// Where the next step begins.
-pub(super) struct Walk {
-    position: Mutex<Position>,
-}
+pub(super) struct Walk(Mutex<Position>);
 
+#[derive(Clone, Copy)]
 struct Position {
-    link: Option<Link>,
-    server: Server,
     seq: i64,
     walks: u32,
 }
 
-impl Walk {
-    pub(super) fn new(server: Server) -> Self {
-        Self { position: Mutex::new(Position { link: None, server, seq: i64::MIN, walks: 0 }) }
+impl Default for Walk {
+    fn default() -> Self {
+        Self(Mutex::new(Position { seq: i64::MIN, walks: 0 }))
     }
 }
 
 impl Pruning for Postgres {
     async fn prune(&self) -> Result<Pruned, Fault> {
         let names = self.names().await?;
-        let mut position = self.pruning.position.lock().await;
-        let mut link = match position.link.take() {
-            Some(link) => link,
-            None => position.server.link().await?,
-        };
+        let mut position = self.walk.0.lock().await;
+        let mut link = self.chores.link().await;
         let mut work = link.begin_indexed().await?;
         let old = statement(&names.sql(OLD_APPLIED)).bind(self.settings.name()).bind(STEP_ROWS);
         let applied = work.execute(old).await?;
-        let pruned = match self.settings.retention().and_then(|retention| i64::try_from(retention.as_micros()).ok()) {
-            Some(retention_us) => step(&mut work, &names, &mut position, retention_us).await?,
-            None => Pruned::default(),
+        let (pruned, next) = match self.settings.retention().and_then(|retention| i64::try_from(retention.as_micros()).ok()) {
+            Some(retention_us) => step(&mut work, &names, *position, retention_us).await?,
+            None => (Pruned::default(), *position),
         };
         work.commit().await?;
-        position.link = Some(link);
+        *position = next;
         Ok(Pruned { rows: pruned.rows + applied, more: pruned.more || applied == STEP_ROWS.cast_unsigned() })
     }
 }
 
-async fn step(work: &mut Work<'_>, names: &Names, position: &mut Position, retention_us: i64) -> Result<Pruned, Fault> {
-    let query = statement(&names.sql(STEP)).bind(position.seq).bind(STEP_ROWS).bind(retention_us);
-    let Some(row) = work.row(query).await? else { return Ok(Pruned::default()) };
+/// One step, and where the next one begins.
+async fn step(work: &mut Work<'_>, names: &Names, at: Position, retention_us: i64) -> Result<(Pruned, Position), Fault> {
+    let query = statement(&names.sql(STEP)).bind(at.seq).bind(STEP_ROWS).bind(retention_us);
+    let row = work.row(query).await?.ok_or_else(|| unreadable("count"))?;
     let (rows, seen): (i64, i64) = (get(&row, 0, "gone")?, get(&row, 1, "count")?);
     let (last, young): (Option<i64>, Option<i64>) = (get(&row, 2, "max")?, get(&row, 3, "young")?);
     let more = young.is_none() && seen == STEP_ROWS;
-    position.seq = match young {
-        Some(young) => young - 1,
-        None => last.unwrap_or(position.seq),
-    };
-    if !more {
-        position.walks += 1;
-        if position.walks.is_multiple_of(WALKS_BETWEEN_BOTTOMS) {
-            position.seq = i64::MIN;
+    Ok((Pruned { rows: rows.cast_unsigned(), more }, at.after(last, young, more)))
+}
+
+impl Position {
+    /// Before the first young row, or behind the last one seen; at the end of some walks back to the bottom.
+    fn after(self, last: Option<i64>, young: Option<i64>, more: bool) -> Self {
+        let walks = self.walks + u32::from(!more);
+        if !more && walks.is_multiple_of(WALKS_BETWEEN_BOTTOMS) {
+            return Self { seq: i64::MIN, walks };
         }
+        Self { seq: young.map(|young| young - 1).or(last).unwrap_or(self.seq), walks }
     }
-    Ok(Pruned { rows: rows.cast_unsigned(), more })
 }

@@ -7,7 +7,7 @@ use sqlx::types::Uuid;
 use super::connection::{Link, Work, statement};
 use super::failure::in_doubt;
 use super::fetch::PostgresReader;
-use super::mark::{self, PostgresMarker};
+use super::mark::{self, Marking, PostgresMarker, Rows};
 use super::names::{Names, Sql};
 use super::settings::Settings;
 use super::standing::Claimed;
@@ -48,15 +48,10 @@ impl PostgresTenure {
     /// One record in one transaction.
     async fn settle_one(&mut self, sql: &Statements, record: &Record, place: Applied) -> Result<(), Fault> {
         let (names, settings) = (&self.names, &self.settings);
-        let mut work = self.marker.begin_indexed().await?;
-        mark::expect_claim(&mut work, names, settings, self.claimed.standing.claim).await?;
-        if !mark::apply(&mut work, names, settings, place).await? {
-            let detail = format!("batch {} of the journal does not follow the newest applied one", record.n);
-            return Err(Fault::in_doubt(Cause::Settle, detail));
-        }
-        let (seqs, ids) = matching(&mut work, sql, record).await?;
-        mark::mark_rows(&mut work, &sql.mark, seqs.clone(), ids.clone()).await?;
-        expect_marked(&mut work, sql, record.n, seqs, ids).await?;
+        let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
+        let rows = matching(&mut work, sql, record).await?;
+        sql.marking.apply(&mut work, rows.clone(), place, Cause::Settle).await?;
+        expect_marked(&mut work, sql, record.n, rows).await?;
         work.commit().await.map_err(in_doubt(Cause::Settle))
     }
 
@@ -92,7 +87,7 @@ impl Tenure for PostgresTenure {
 
 struct Statements {
     rows: Sql,
-    mark: Sql,
+    marking: Marking,
     left: Sql,
 }
 
@@ -102,12 +97,12 @@ impl Statements {
             Mark::Row => STILL_UNSENT,
             Mark::Delete => STILL_THERE,
         };
-        Self { rows: names.sql(ROWS), mark: mark::rows_statement(names, settings), left: names.sql(left) }
+        Self { rows: names.sql(ROWS), marking: Marking::new(names, settings), left: names.sql(left) }
     }
 }
 
 /// Numbers and ids of the rows that are the record's events: the same number is not enough.
-async fn matching(work: &mut Work<'_>, sql: &Statements, record: &Record) -> Result<(Vec<i64>, Vec<Uuid>), Fault> {
+async fn matching(work: &mut Work<'_>, sql: &Statements, record: &Record) -> Result<Rows, Fault> {
     let asked: Vec<i64> = record.entries.iter().map(|entry| entry.seq).collect();
     let mut found = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
     for row in work.rows(statement(&sql.rows).bind(asked)).await? {
@@ -121,7 +116,7 @@ async fn matching(work: &mut Work<'_>, sql: &Statements, record: &Record) -> Res
     Ok(found)
 }
 
-async fn expect_marked(work: &mut Work<'_>, sql: &Statements, n: u64, seqs: Vec<i64>, ids: Vec<Uuid>) -> Result<(), Fault> {
+async fn expect_marked(work: &mut Work<'_>, sql: &Statements, n: u64, (seqs, ids): Rows) -> Result<(), Fault> {
     let Some(row) = work.row(statement(&sql.left).bind(seqs).bind(ids)).await? else { return Ok(()) };
     match get::<i64>(&row, 0, "count")? {
         0 => Ok(()),

@@ -1,10 +1,8 @@
 //! Look, claim, halt: what the state row says, and who may write into it.
 
-use sqlx::Row;
-
 use super::connection::{Link, Work, statement};
 use super::failure::MIGRATE;
-use super::names::Names;
+use super::names::{Names, literal};
 use super::settings::Settings;
 use super::table::{self, Table, get};
 use crate::fault::{Fault, Halt};
@@ -31,7 +29,8 @@ const LOCK_FOR_CLAIM: &str =
 const CLAIM: &str = "WITH claimed AS (UPDATE {state} SET claim = $2 WHERE name = $1) \
     INSERT INTO {token} (name, token) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET token = excluded.token";
 
-const LOCK: &str = "SELECT claim FROM {state} WHERE name = $1 FOR UPDATE";
+/// Goes with BEGIN in one round trip, hence no bound value.
+const LOCK: &str = "SELECT claim FROM {state} WHERE name = {name} FOR UPDATE";
 const NEWEST: &str = "SELECT n FROM {applied} WHERE name = $1 ORDER BY n DESC LIMIT 1";
 const HALT: &str = "UPDATE {state} SET halted_code = $2, halted_evidence = $3, halted_at = clock_timestamp() WHERE name = $1";
 
@@ -72,9 +71,8 @@ pub(super) async fn claim(
 }
 
 pub(super) async fn halt(link: &mut Link, names: &Names, settings: &Settings, halt: &Halt, seen: &Standing) -> Result<bool, Fault> {
-    let mut work = link.begin().await?;
-    let still =
-        lock(&mut work, names, settings).await? == seen.claim && newest(&mut work, names, settings).await? == seen.applied.n;
+    let (mut work, claim) = begin_locked(link, names, settings).await?;
+    let still = claim == seen.claim && newest(&mut work, names, settings).await? == seen.applied.n;
     if still {
         let write = statement(&names.sql(HALT)).bind(settings.name()).bind(halt.code.name()).bind(&halt.evidence);
         work.execute(write).await?;
@@ -83,14 +81,20 @@ pub(super) async fn halt(link: &mut Link, names: &Names, settings: &Settings, ha
     Ok(still)
 }
 
-/// Locks the state row until the transaction ends, and reads its claim number.
-pub(super) async fn lock(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<ClaimNumber, Fault> {
-    let row = work.row(statement(&names.sql(LOCK)).bind(settings.name())).await?.ok_or_else(|| unknown_outbox(settings.name()))?;
-    Ok(ClaimNumber(get(&row, 0, "claim")?))
+/// Begins a transaction with the state row locked until its end, and reads the claim number.
+pub(super) async fn begin_locked<'a>(
+    link: &'a mut Link,
+    names: &Names,
+    settings: &Settings,
+) -> Result<(Work<'a>, ClaimNumber), Fault> {
+    let lock = names.sql_with(LOCK, &[("name", &literal(settings.name()))]);
+    let (work, row) = link.begin_with_row(&lock).await?;
+    let row = row.ok_or_else(|| unknown_outbox(settings.name()))?;
+    Ok((work, ClaimNumber(get(&row, 0, "claim")?)))
 }
 
 /// Number of the newest applied batch, 0 when there is none.
-pub(super) async fn newest(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<u64, Fault> {
+async fn newest(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<u64, Fault> {
     let row = work.row(statement(&names.sql(NEWEST)).bind(settings.name())).await?;
     row.map_or(Ok(0), |row| get::<i64>(&row, 0, "n").map(i64::cast_unsigned))
 }
@@ -116,7 +120,7 @@ async fn read(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result
         accepted_systems: get(&row, 3, "accepted_systems")?,
         epoch: get::<i64>(&row, 4, "lease_epoch")?.cast_unsigned(),
         grants: grants.into_iter().map(i64::cast_unsigned).collect(),
-        pins: pins(row.try_get(6).unwrap_or("{}"))?,
+        pins: pins(get(&row, 6, "pins")?)?,
     };
     Ok((standing, get(&row, 9, "halted")?))
 }

@@ -136,6 +136,7 @@ fn missing(table: &str) -> Fault {
 pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<Table, Fault> {
     let query = statement(&names.sql(TABLE)).bind(&names.schema).bind(&names.table);
     let row = work.row(query).await?.ok_or_else(|| missing(&names.shown()))?;
+    expect_table(&get::<String>(&row, 1, "relkind")?, names)?;
     let oid: Oid = get(&row, 0, "oid")?;
     let columns = columns(work, oid, names).await?;
     let sequence = sequence(work, oid).await?;
@@ -152,6 +153,16 @@ pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Setti
         sequence,
     };
     if settings.ordered() { keeps_order(&table, names).map(|()| table) } else { Ok(table) }
+}
+
+/// A view or a foreign table has no lock that a writer holds, and no file that tells its past.
+fn expect_table(kind: &str, names: &Names) -> Result<(), Fault> {
+    match kind {
+        "r" | "p" => Ok(()),
+        _ => {
+            Err(Fault::Misconfigured { detail: format!("{} is not a table", names.shown()), remedy: "Correct outbox.table".into() })
+        }
+    }
 }
 
 /// Columns with their type and kind of identity.

@@ -132,7 +132,7 @@ pub async fn a_mark_that_does_not_take_halts_the_settlement<W: SourceWorld>(setu
     let record = record(&next, 1, &batch);
     match next.tenure.settle(Records([record].into())).await.map(drop) {
         Err(Fault::Unsafe(Halt { code: HaltCode::MarkRefused, evidence })) => {
-            assert!(evidence.contains('1') && evidence.contains(&format!("seq {}", all[1])), "{evidence}");
+            assert!(evidence.contains(&format!("seq {}", all[1])), "{evidence}");
         }
         other => panic!("expected a halt, got {other:?}"),
     }

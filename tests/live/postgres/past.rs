@@ -165,7 +165,7 @@ async fn a_server_that_does_not_answer_is_an_outage() {
 async fn a_wrong_database_or_role_is_told() {
     let world = World::<15, Plain>::fresh(Setup::default()).await;
     let nowhere = Relayed::new(elsewhere(&world.settings, world.server.port(), "nowhere", "outboxd"));
-    assert_eq!(unavailable(nowhere.look().await), "shutdown");
+    assert_eq!(unavailable(nowhere.look().await), "no_database");
     let nobody = Relayed::new(of_role(&world.settings, "nobody"));
     assert!(matches!(nobody.look().await, Err(Fault::Refused { detail, .. }) if detail.contains("nobody")));
 }
