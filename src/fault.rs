@@ -377,8 +377,7 @@ impl Fault {
     pub fn remedy(&self) -> String {
         match self {
             Self::Unavailable { dependency: Dependency::Database, .. } => "Is the database up, and database.url right?".into(),
-            Self::Unavailable { code: "topic_missing", .. } => "Create the topic; outboxd goes on by itself.".into(),
-            Self::Unavailable { dependency: Dependency::Kafka, .. } => "Are the brokers up, and kafka.brokers right?".into(),
+            Self::Unavailable { dependency: Dependency::Kafka, code, .. } => kafka_remedy(code).into(),
             Self::InDoubt { .. } => "Nothing: the journal tells what happened.".into(),
             Self::Fenced { .. } => "Nothing, unless it repeats: then look for a second relay of this name without a lease.".into(),
             Self::Poison { .. } => "Correct or delete that row; the events behind it wait in order.".into(),
@@ -387,6 +386,24 @@ impl Fault {
             Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
             Self::Standby => "Nothing: the relay goes on when this database is the primary.".into(),
         }
+    }
+}
+
+/// What a person can do about a fault of the cluster; for most there is nothing to do but to see to the brokers.
+fn kafka_remedy(code: &str) -> &'static str {
+    match code {
+        "topic_missing" => "Create the topic; outboxd goes on by itself.",
+        "topic_shrunk" => "Bring the topic back with at least the partitions it had: fewer would break the order of its keys.",
+        "journal_missing" => "Run `outboxd migrate`.",
+        "not_authorised" => "Grant the relay's user what is named; outboxd goes on by itself.",
+        "authentication" | "tls" => "Correct kafka.security, user, password or certificates.",
+        "refused_batch" => "Raise the topic's max.message.bytes, or correct the event that is too large.",
+        "clock" => "Set the clock of this machine, or of the brokers, right.",
+        "storage" => "Look at the disks of the brokers.",
+        "timeout" | "not_enough_replicas" | "no_leader" | "coordinator" | "init" | "fence" => {
+            "Nothing, unless it lasts: then look for brokers that are down or too slow."
+        }
+        _ => "Are the brokers up, and kafka.brokers right?",
     }
 }
 
