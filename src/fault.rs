@@ -260,7 +260,9 @@ impl HaltCode {
             Self::ForeignJournal => "give this outbox another outbox.name: the journal of this name belongs to another outbox",
             Self::MovedDatabase => "if this is a copy, give it another outbox.name; a move is not accepted by this version",
             Self::OldPrimary => "point the relay at the primary: a later one has published already",
-            Self::TwoDatabases => "stop the relay of one of the two databases, or give one of them another outbox.name",
+            Self::TwoDatabases => {
+                "stop the relay of one of the two databases, then restart the other one; or give one another outbox.name"
+            }
             Self::JournalWindow => "restore a younger copy of the database: the journal no longer reaches back to this one",
             Self::KafkaBehind => "bring the journal topic back as it was: it lacks batches that the table has marked",
             Self::JournalBlocked => "end the open transaction on the journal with the broker's kafka-transactions tool",
@@ -304,6 +306,8 @@ pub enum Verdict {
 
 /// Code of a batch that was not acknowledged in time; the relay tries a smaller one.
 pub const TIMEOUT: &str = "timeout";
+/// Code of a batch that the brokers refused as a whole: one of its events is at fault, not known which.
+pub const REFUSED_BATCH: &str = "refused_batch";
 /// Exit code: the configuration (or the schema) must change.
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code: a right is missing.

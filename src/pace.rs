@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::event::BatchLimits;
-use crate::fault::{Fault, TIMEOUT};
+use crate::fault::{Fault, REFUSED_BATCH, TIMEOUT};
 
 /// Pauses between tries: none at first, then doubling up to a bound, with a random part so that two relays do not march in step.
 #[derive(Debug)]
@@ -90,14 +90,15 @@ impl BatchSize {
         BatchLimits { events: self.events, bytes: self.limits.bytes }
     }
 
-    /// A batch could not be published; only a timeout says that it was too much at once.
+    /// A batch could not be published. A timeout says that it was too much at once; of a refused one, the events before the culprit
+    /// go out in smaller batches, and the culprit gets its name when it is alone.
     pub fn failed(&mut self, fault: &Fault) {
-        if fault.label() == TIMEOUT {
-            self.timed_out();
+        if matches!(fault, Fault::Poison { .. }) || [TIMEOUT, REFUSED_BATCH].contains(&fault.label()) {
+            self.halve();
         }
     }
 
-    fn timed_out(&mut self) {
+    fn halve(&mut self) {
         self.events = (self.events / 2).max(1);
         self.good = 0;
     }
@@ -143,9 +144,9 @@ mod tests {
     #[test]
     fn a_timed_out_batch_is_halved_and_grows_back() {
         let mut size = BatchSize::new(BatchLimits { events: 5, bytes: 9 });
-        size.timed_out();
-        size.timed_out();
-        size.timed_out();
+        size.halve();
+        size.halve();
+        size.halve();
         assert_eq!(size.limits(), BatchLimits { events: 1, bytes: 9 });
         (0..30).for_each(|_| size.succeeded());
         assert_eq!(size.limits().events, 5);

@@ -10,6 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::Chores;
 use crate::fault::{Fault, Verdict};
 use crate::metrics::Metrics;
+use crate::phase::Phase;
 use crate::sink::Sink;
 use crate::source::{Gauging, Pruned, Pruning, Source};
 
@@ -42,6 +43,7 @@ impl<S: Source + Pruning + Gauging, K: Sink> Janitor<S, K> {
     async fn prune(&self) -> Infallible {
         let mut complaints = Complaints::about("rows past their retention cannot be pruned");
         loop {
+            self.relaying().await;
             let started = Instant::now();
             let pause = match complaints.note(self.source.prune().await) {
                 Some(Pruned { more: true, .. }) => started.elapsed().max(PRUNE_STEP),
@@ -56,8 +58,16 @@ impl<S: Source + Pruning + Gauging, K: Sink> Janitor<S, K> {
         let mut complaints = Complaints::about("the journal cannot be trimmed");
         sleep(FIRST_TRIM).await;
         loop {
+            self.relaying().await;
             complaints.note(self.trim_once().await);
             sleep(TRIM_EVERY).await;
+        }
+    }
+
+    /// Nothing is let go of unless the relay relays: a halted one keeps its evidence, and may be looking at another outbox's journal.
+    async fn relaying(&self) {
+        while self.metrics.vitals().phase != Phase::Relaying {
+            sleep(PRUNE_EVERY).await;
         }
     }
 

@@ -70,6 +70,8 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 }
                 Ok(None) => return None,
                 Err(fault) if fault.verdict() == Verdict::StepDown => return Some(End::LeaseLost),
+                // an outage is no evidence for anything: what was declared stands
+                Err(_) if self.metrics.vitals().halted.is_some() => {}
                 Err(_) => return None,
             }
             pause = self.settings.waits.halted;

@@ -64,6 +64,8 @@ pub struct Log {
     pub failures: VecDeque<Option<Failure>>,
     /// Faults of the next fences.
     pub fence_failures: VecDeque<Fault>,
+    /// Number of an event that can never be published.
+    pub poison: Option<i64>,
     /// How long a fence takes.
     pub fence_takes: std::time::Duration,
     /// Faults of the next looks.
@@ -223,6 +225,9 @@ impl Publisher for MemoryPublisher {
         let mut log = sink.log();
         if log.epoch != self.epoch {
             return Err(Fault::Fenced { detail: "a newer fence".into() });
+        }
+        if let Some(event) = batch.events().find(|event| log.poison == Some(event.seq)) {
+            return Err(Fault::Poison { seq: event.seq, id: event.id, code: "malformed_headers", detail: "on demand".into() });
         }
         let failure = log.failures.pop_front().flatten();
         match &failure {

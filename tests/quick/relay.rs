@@ -466,6 +466,35 @@ async fn rows_that_cannot_be_marked_halt_the_relay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_does_not_end_a_halt() {
+    let world = world_with_history().await;
+    world.sink.log().journal.clear();
+    world.sink.log().journal_end = 0;
+    let relay = world.start("a", 2).await;
+    relay.phase(Phase::Halted).await;
+    let (fences, calls) = (world.fences(), world.source.database().calls.len());
+    world.sink.log().look_failures.extend((0..3).map(|_| outage()));
+    sleep(4 * waits().halted).await;
+    assert_eq!(relay.metrics.vitals().phase, Phase::Halted);
+    assert_eq!((world.fences(), relay.claims(Cause::HaltCleared)), (fences, 0.0));
+    assert!(world.source.database().calls.len() > calls, "it looked again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_before_a_poison_event_go_out() {
+    let world = World::new();
+    (0..10).for_each(|i| {
+        world.source.insert("orders", Some("k"), &i.to_string());
+    });
+    world.sink.log().poison = Some(9);
+    let relay = world.start("a", 1).await;
+    until("all but the last two are marked", || world.unsent() == 2).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.unsent(), 2, "the poison event and the one behind it wait");
+    drop(relay);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_copy_beside_the_living_relay_halts_and_the_living_one_goes_on_undisturbed() {
     let world = World::new();
     world.source.insert("orders", Some("k"), "0");

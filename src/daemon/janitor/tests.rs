@@ -73,6 +73,7 @@ fn start(answers: impl IntoIterator<Item = Result<Pruned, Fault>>) -> Setup {
     let script = Script { answers: answers.into_iter().collect(), pruned_at: Vec::new() };
     let source = Arc::new(Scripted { table: MemorySource::new(Uuid::from_u128(7)), script: Mutex::new(script) });
     let (sink, metrics) = (MemorySink::default(), Metrics::new("shop"));
+    metrics.phase(Phase::Relaying);
     let janitor = Janitor::new(source.clone(), Arc::new(sink.clone()), metrics.clone());
     let work = tokio::spawn(async move { janitor.run().await });
     Setup { source, sink, metrics, work }
@@ -103,6 +104,19 @@ async fn a_chore_that_fails_is_tried_again_and_stops_nothing() {
     assert!(!setup.work.is_finished());
     assert_eq!(setup.source.script().pruned_at.len(), 4);
     assert!(setup.metrics.text().contains("outboxd_pending_events{outbox=\"shop\"} 1\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halted_relay_lets_go_of_nothing() {
+    let setup = start((0..20).map(|_| more()));
+    setup.metrics.phase(Phase::Halted);
+    setup.source.table.database().applied.push(Applied { n: 3, offset: 17, ..Applied::default() });
+    tokio::time::sleep(2 * TRIM_EVERY).await;
+    assert_eq!((setup.source.script().pruned_at.len(), setup.sink.log().journal_start), (0, 0));
+    setup.metrics.phase(Phase::Relaying);
+    tokio::time::sleep(TRIM_EVERY).await;
+    assert_eq!(setup.sink.log().journal_start, 17);
+    assert!(setup.source.script().pruned_at.len() > 20, "{}", setup.source.script().pruned_at.len());
 }
 
 #[tokio::test(start_paused = true)]

@@ -107,7 +107,10 @@ async fn statistics_of_another_day_and_dead_entries_do_not_spoil_the_plan() {
         println!("{what}, all was sent once: {found} rows in {took:?}");
         assert!(took < FAST && found == 5_000, "{what}: {found} rows in {took:?}");
     }
-    world.sql("ANALYZE {outbox}; DELETE FROM {outbox} WHERE seq <= 195000").await;
+    // by a scan of the table, whatever the planner would like better today: it is counted below
+    world
+        .sql("ANALYZE {outbox}; SET enable_indexscan = off; SET enable_bitmapscan = off; DELETE FROM {outbox} WHERE seq <= 195000")
+        .await;
     let (took, found) = best_of(&mut reader, &limited(above(195_000, &[])), 5).await;
     println!("cursor form above 195,000 dead rows: {found} rows in {took:?}");
     assert!(took < FAST && found == 5_000);
