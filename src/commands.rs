@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::ConfigErrors;
-use crate::fault::{EXIT_CONFIG, EXIT_REFUSED, Fault};
+use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, Fault};
 
 mod assembly;
 mod config;
@@ -22,12 +22,6 @@ pub use status::status;
 
 /// Exit code: done, or yes.
 const EXIT_DONE: u8 = 0;
-/// Exit code: it failed.
-const EXIT_FAILED: u8 = 1;
-/// Exit code: database or Kafka cannot be reached.
-const EXIT_UNREACHABLE: u8 = 69;
-/// Exit code: not in time; try again.
-const EXIT_TIMED_OUT: u8 = 75;
 
 /// How a command prints its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

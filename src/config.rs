@@ -93,11 +93,6 @@ impl Database {
         self.url.raw.clone()
     }
 
-    /// The URL with `***` instead of a password.
-    pub fn masked_url(&self) -> &str {
-        self.url.masked()
-    }
-
     /// Host, port and database: one of the two things a database is recognised by.
     pub fn address(&self) -> &Address {
         &self.url.address

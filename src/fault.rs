@@ -308,6 +308,14 @@ pub enum Verdict {
 pub const TIMEOUT: &str = "timeout";
 /// Code of a batch that the brokers refused as a whole: one of its events is at fault, not known which.
 pub const REFUSED_BATCH: &str = "refused_batch";
+/// Exit code: it failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code: the answer is no.
+pub const EXIT_NO: u8 = 3;
+/// Exit code: database or Kafka cannot be reached, or nobody answered.
+pub const EXIT_UNREACHABLE: u8 = 69;
+/// Exit code: not in time; try again.
+pub const EXIT_NOT_NOW: u8 = 75;
 /// Exit code: the configuration (or the schema) must change.
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code: a right is missing.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{EXIT_DONE, EXIT_TIMED_OUT, Failure, Format, assembly};
+use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::config::Config;
 use crate::event::Fingerprint;
+use crate::fault::EXIT_NOT_NOW;
 use crate::fault::{Dependency, Fault};
 use crate::sink::kafka::Place;
 use crate::source::postgres::{Insert, Inserted};
@@ -61,7 +62,7 @@ pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
         None => {
             print(&inserted, None, sending.format);
             eprintln!("event {id} is in the table, but was not published within {}", humantime::format_duration(most));
-            Ok(EXIT_TIMED_OUT)
+            Ok(EXIT_NOT_NOW)
         }
     }
 }

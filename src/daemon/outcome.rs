@@ -2,14 +2,7 @@
 
 use tracing::error;
 
-use crate::fault::{Fault, Verdict};
-
-/// Exit code: something failed.
-const EXIT_FAILED: u8 = 1;
-/// Exit code: a dependency cannot be reached.
-const EXIT_UNREACHABLE: u8 = 69;
-/// Exit code: not now, try again.
-const EXIT_NOT_NOW: u8 = 75;
+use crate::fault::{EXIT_FAILED, EXIT_NOT_NOW, EXIT_UNREACHABLE, Fault, Verdict};
 
 /// Why the process leaves.
 #[derive(Clone, Debug)]

@@ -12,11 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::Strictness;
-
-/// Exit code: the answer is no.
-const EXIT_NO: u8 = 3;
-/// Exit code: nobody answered.
-const EXIT_UNREACHABLE: u8 = 69;
+use crate::fault::{EXIT_NO, EXIT_UNREACHABLE};
 
 /// Far more than any answer has.
 const ANSWER_AT_MOST: usize = 64 * 1024;

@@ -151,16 +151,6 @@ impl KafkaSink {
         self.ask("kafka-admin", move |admin| describe(admin, &topics)).await
     }
 
-    /// Names of all topics that we may see.
-    pub async fn list_topics(&self) -> Result<Vec<String>, Fault> {
-        let names = |admin: &AdminClient<Context>| {
-            let metadata =
-                admin.inner().fetch_metadata(None, MOST).map_err(|error| faults::asked(&error, "topics cannot be listed"))?;
-            Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
-        };
-        self.ask("kafka-admin", names).await
-    }
-
     /// One question with a client of its own.
     async fn ask<T: Send + 'static>(
         &self,

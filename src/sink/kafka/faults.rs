@@ -130,10 +130,6 @@ pub(super) fn init(error: &RDKafkaError, after: Duration, trouble: Option<Troubl
             detail: format!("the brokers have no transactions: {text}"),
             remedy: "Use newer brokers, or kafka.delivery = \"at_least_once\"".to_owned(),
         },
-        _ => {
-            let hint =
-                "a partition below its min.insync.replicas holds it up: kafka-topics.sh --describe --under-min-isr-partitions";
-            Fault::kafka("init", format!("init_transactions is not done after {} s: {text}; {hint}", after.as_secs()))
-        }
+        _ => Fault::kafka("init", format!("init_transactions is not done after {} s: {text}; {INIT_HINT}", after.as_secs())),
     }
 }
