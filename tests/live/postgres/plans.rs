@@ -53,6 +53,9 @@ async fn expect_touched<const VERSION: u32>(world: &World<VERSION, Plain>, scans
         (arrived[1] > 0 && arrived[0] >= scans).then_some(())
     })
     .await;
+    let by_id =
+        "SELECT sum(idx_scan)::int8 FROM pg_stat_user_indexes WHERE relid = '{outbox}'::regclass AND indexrelname LIKE '%id_key'";
+    assert_eq!(world.numbers(by_id).await, [0], "rows are found by number: identities lie scattered over their index");
     let counters = world.numbers(counters).await;
     assert!(counters[0] == scans && counters[2] <= most, "scans, index scans, rows: {counters:?}, at most {most}");
 }
