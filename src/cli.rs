@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
-use crate::commands::{self, Failure, Format};
-use crate::config::{self, Loaded, Sources};
+use crate::commands::{self, Deciding, Failure, Format};
+use crate::config::{self, Config, Loaded, Sources};
+use crate::source::postgres::{self, Decision};
 
 /// Exit code: the arguments make no sense.
 const EXIT_USAGE: u8 = 2;
@@ -54,6 +55,9 @@ enum Command {
     #[command(after_help = "Examples:\n  outboxd send --topic orders --key order-42 --type OrderPlaced '{\"total\": 3}'\n  \
         outboxd send --topic orders --wait '{}'      wait until it is published and tell where")]
     Send(Send),
+    /// Look at events that were set aside, retry or discard them
+    #[command(subcommand)]
+    Parked(ParkedCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -75,6 +79,65 @@ enum ConfigCommand {
     /// Print the effective configuration and where each value came from
     #[command(after_help = "Examples:\n  outboxd config show\n  outboxd config show --json")]
     Show(Json),
+}
+
+#[derive(Debug, Subcommand)]
+enum ParkedCommand {
+    /// List parked events, grouped by reason, with what waits behind them
+    #[command(after_help = "Examples:\n  outboxd parked list\n  outboxd parked list --code too_large --json")]
+    List {
+        #[command(flatten)]
+        chosen: Chosen,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show one parked event
+    #[command(after_help = "Examples:\n  outboxd parked show 3f0c1f6e-7a51-4c06-9d2e-b1a0c3a9f4d1")]
+    Show {
+        /// Identity of the event
+        id: Uuid,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Try parked events again, in order, before what waits behind them
+    #[command(after_help = "Examples:\n  outboxd parked retry --all\n  outboxd parked retry --topic orders --dry-run")]
+    Retry(Decide),
+    /// Give parked events up: they are marked as sent and never published
+    #[command(after_help = "Examples:\n  outboxd parked discard 3f0c1f6e-7a51-4c06-9d2e-b1a0c3a9f4d1 --reason 'test data'\n  \
+        outboxd parked discard --code too_large --reason 'ticket 1234' --dry-run")]
+    Discard(Decide),
+}
+
+/// Which parked events.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// Only those parked for this reason
+    #[arg(long)]
+    code: Option<String>,
+    /// Only those of this topic
+    #[arg(long)]
+    topic: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "code", "topic", "all"]))]
+struct Decide {
+    /// Identities of events
+    #[arg(value_name = "ID")]
+    ids: Vec<Uuid>,
+    #[command(flatten)]
+    chosen: Chosen,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["ids", "code", "topic"])]
+    all: bool,
+    /// Why; is kept in the audit
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Only say how many it would be
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 #[derive(Debug, Args)]
@@ -200,8 +263,35 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         Command::Migrate(Migrate { topics, .. }) => commands::migrate(config, &topics).await,
         Command::Status(json) => commands::status(config, json.format()).await,
         Command::Send(send) => commands::send(config, send.into()).await,
+        Command::Parked(parked) => run_parked(config, parked).await,
         Command::Config(ConfigCommand::Show(json)) => commands::config_show(loaded, json.format()),
         Command::Healthcheck { strict, json } => commands::healthcheck(config, strict.into(), json.format()).await,
+    }
+}
+
+async fn run_parked(config: &Config, command: ParkedCommand) -> Result<u8, Failure> {
+    match command {
+        ParkedCommand::List { chosen, json } => commands::parked_list(config, &chosen.with(Vec::new()), json.format()).await,
+        ParkedCommand::Show { id, json } => commands::parked_show(config, id, json.format()).await,
+        ParkedCommand::Retry(decide) => commands::parked_decide(config, &decide.to(Decision::Retry)).await,
+        ParkedCommand::Discard(decide) if decide.reason.trim().is_empty() && !decide.dry_run => {
+            eprintln!("error: a discarded event is never published: say why with --reason");
+            Ok(EXIT_USAGE)
+        }
+        ParkedCommand::Discard(decide) => commands::parked_decide(config, &decide.to(Decision::Discard)).await,
+    }
+}
+
+impl Chosen {
+    fn with(self, ids: Vec<Uuid>) -> postgres::Chosen {
+        postgres::Chosen { ids, code: self.code, topic: self.topic }
+    }
+}
+
+impl Decide {
+    fn to(self, decision: Decision) -> Deciding {
+        let format = self.json.format();
+        Deciding { decision, chosen: self.chosen.with(self.ids), reason: self.reason, dry_run: self.dry_run, format }
     }
 }
 

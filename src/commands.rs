@@ -9,6 +9,7 @@ mod assembly;
 mod config;
 mod healthcheck;
 mod migrate;
+mod parked;
 mod run;
 mod send;
 mod status;
@@ -16,6 +17,7 @@ mod status;
 pub use config::config_show;
 pub use healthcheck::healthcheck;
 pub use migrate::{Apply, Roles, migrate, plan, roles};
+pub use parked::{Deciding, parked_decide, parked_list, parked_show};
 pub use run::{Once, run};
 pub use send::{Sending, send};
 pub use status::status;
@@ -69,9 +71,12 @@ impl From<Fault> for Failure {
             Fault::Unavailable { .. } | Fault::Standby => EXIT_UNREACHABLE,
             Fault::Misconfigured { .. } => EXIT_CONFIG,
             Fault::Refused { .. } => EXIT_REFUSED,
-            Fault::InDoubt { .. } | Fault::Fenced { .. } | Fault::Poison { .. } | Fault::Unsafe(_) | Fault::LeaseLost => {
-                EXIT_FAILED
-            }
+            Fault::InDoubt { .. }
+            | Fault::Fenced { .. }
+            | Fault::Poison(_)
+            | Fault::Topic(_)
+            | Fault::Unsafe(_)
+            | Fault::LeaseLost => EXIT_FAILED,
         };
         // these two end with their remedy already
         let remedy = match &fault {
@@ -80,7 +85,8 @@ impl From<Fault> for Failure {
             | Fault::Standby
             | Fault::InDoubt { .. }
             | Fault::Fenced { .. }
-            | Fault::Poison { .. }
+            | Fault::Poison(_)
+            | Fault::Topic(_)
             | Fault::Unsafe(_)
             | Fault::LeaseLost => format!(". {}", fault.remedy()),
         };

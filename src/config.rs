@@ -38,7 +38,7 @@ pub use secret::Secret;
 pub use show::{Setting, json, text};
 pub use url::{Address, DatabaseUrl, Host};
 pub use value::{Bytes, Listen, Retention, Shown};
-pub use words::{DatabaseTls, Delivery, LogFormat, LogLevel, Mark, Order, SaslMechanism, Security};
+pub use words::{DatabaseTls, Delivery, LogFormat, LogLevel, Mark, OnPoison, Order, SaslMechanism, Security};
 
 use draft::Draft;
 use error::Refusal;
@@ -112,6 +112,8 @@ pub struct Outbox {
     pub retention: Retention,
     /// Which order the events keep.
     pub order: Order,
+    /// What waits behind an event that can never be published.
+    pub on_poison: OnPoison,
     /// The header `source` of events whose row has none.
     pub source: Option<String>,
 }
@@ -229,6 +231,7 @@ impl Default for Outbox {
             mark: Mark::Row,
             retention: Retention::For(Duration::from_secs(24 * 3_600)),
             order: Order::Key,
+            on_poison: OnPoison::ParkKey,
             source: None,
         }
     }

@@ -3,6 +3,8 @@
 //! A [`Batch`] keeps the bytes of all its events in one buffer, so that reading 5,000 rows costs a handful of allocations instead
 //! of one for each column of each row. An [`Event`] is a view into that buffer, or into a database row on its way there.
 
+use std::collections::{HashMap, HashSet};
+
 use uuid::Uuid;
 
 /// One row of the outbox table, borrowed from wherever it lies at the moment.
@@ -71,7 +73,7 @@ pub struct Batch {
     full: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     seq: i64,
     id: Uuid,
@@ -138,6 +140,28 @@ impl Batch {
             headers: next(row.headers),
             created_at_us: row.created_at_us,
         }
+    }
+
+    /// The first `count` events, at least one, as a batch of their own. There is more to fetch after it.
+    pub fn first(&self, count: usize) -> Self {
+        let rows: Vec<Row> = self.rows.iter().take(count.max(1)).cloned().collect();
+        let end = self.rows.get(rows.len()).map_or(self.bytes.len(), |next| next.start);
+        Self { bytes: self.bytes[..end].to_vec(), rows, topics: self.topics.clone(), full: true }
+    }
+
+    /// How many events go before the first one of `unfit` that has a good one of its topic and key before it; 0 when there is none.
+    /// What is behind an unfit event of its key waits, so it does not count.
+    pub fn ahead_of(&self, unfit: &HashSet<i64>) -> usize {
+        let mut lanes: HashMap<(u32, &[u8]), bool> = HashMap::new();
+        for (position, event) in self.events().enumerate() {
+            let Some(key) = event.key else { continue };
+            let good = !unfit.contains(&event.seq);
+            let first_is_good = *lanes.entry((self.rows[position].topic, key)).or_insert(good);
+            if first_is_good && !good {
+                return position;
+            }
+        }
+        0
     }
 
     /// All events in order.
@@ -292,6 +316,19 @@ mod tests {
         let mut builder = BatchBuilder::new(LIMITS);
         builder.push(&event(2, "a", b""));
         assert_eq!(builder.push(&event(2, "a", b"")), Pushed::OutOfOrder);
+    }
+
+    #[test]
+    fn the_first_events_are_a_batch() {
+        let mut builder = BatchBuilder::new(LIMITS);
+        let pushed = [event(1, "a", b"x"), event(2, "b", b"yy"), event(5, "a", b"z")];
+        pushed.iter().for_each(|one| assert_eq!(builder.push(one), Pushed::Kept));
+        let batch = builder.build().expect("three events");
+        for count in 1..=3 {
+            assert_eq!(batch.first(count).events().collect::<Vec<_>>(), pushed[..count]);
+        }
+        let ahead = |unfit: &[i64]| batch.ahead_of(&unfit.iter().copied().collect());
+        assert_eq!([ahead(&[1]), ahead(&[2]), ahead(&[5]), ahead(&[1, 5])], [0, 0, 2, 0]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use thiserror::Error;
-use uuid::Uuid;
+
+use crate::park::{Ailing, SetAside, Unfit};
 
 /// What is known after something went wrong. The variants differ in what they prove, not in where they came from.
 #[derive(Clone, Debug, Error)]
@@ -33,17 +34,11 @@ pub enum Fault {
         detail: String,
     },
     /// This event can never be published as it is.
-    #[error("event {id} (seq {seq}) cannot be published ({code}): {detail}")]
-    Poison {
-        /// Position of the event.
-        seq: i64,
-        /// Identity of the event.
-        id: Uuid,
-        /// Stable short code.
-        code: &'static str,
-        /// What is wrong with it, without its contents.
-        detail: String,
-    },
+    #[error(transparent)]
+    Poison(#[from] Unfit),
+    /// This topic cannot be published to now; the others can.
+    #[error(transparent)]
+    Topic(#[from] Ailing),
     /// Going on cannot be proved safe.
     #[error(transparent)]
     Unsafe(#[from] Halt),
@@ -127,6 +122,10 @@ pub enum Cause {
     Settle,
     /// The producer was fenced.
     Fenced,
+    /// An event or a topic was set aside: the table is read anew.
+    SetAside,
+    /// A batch was refused as a whole: which of its events is at fault is searched for.
+    Search,
     /// A dependency came back after an outage.
     Outage,
     /// A halt's evidence is gone.
@@ -137,7 +136,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for metrics that must exist from the start.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Start,
         Self::Publish,
         Self::Commit,
@@ -152,6 +151,8 @@ impl Cause {
         Self::Fetch,
         Self::Settle,
         Self::Fenced,
+        Self::SetAside,
+        Self::Search,
         Self::Outage,
         Self::HaltCleared,
         Self::Stuck,
@@ -174,6 +175,8 @@ impl Cause {
             Self::Fetch => "fetch",
             Self::Settle => "settle",
             Self::Fenced => "fenced",
+            Self::SetAside => "set_aside",
+            Self::Search => "search",
             Self::Outage => "outage",
             Self::HaltCleared => "halt_cleared",
             Self::Stuck => "stuck",
@@ -306,8 +309,8 @@ pub enum Verdict {
 
 /// Code of a batch that was not acknowledged in time; the relay tries a smaller one.
 pub const TIMEOUT: &str = "timeout";
-/// Code of a batch that the brokers refused as a whole: one of its events is at fault, not known which.
-pub const REFUSED_BATCH: &str = "refused_batch";
+/// Code of a journal record that the brokers refused: it is too large, and that of a smaller batch may not be.
+pub const REFUSED_RECORD: &str = "refused_record";
 /// Exit code: it failed.
 pub const EXIT_FAILED: u8 = 1;
 /// Exit code: the answer is no.
@@ -342,10 +345,11 @@ impl Fault {
         Self::InDoubt { cause, detail: detail.into() }
     }
 
-    /// The one place that decides. A poison event backs off: it stays where it is and its outbox waits, in order, losing nothing.
+    /// The one place that decides. What can be set aside was, before anybody asks here.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Unavailable { .. } | Self::Standby | Self::Poison { .. } => Verdict::BackOff,
+            Self::Unavailable { .. } | Self::Standby => Verdict::BackOff,
+            Self::Poison(_) | Self::Topic(_) => Verdict::Claim(Cause::SetAside),
             Self::InDoubt { cause, .. } => Verdict::Claim(*cause),
             Self::Fenced { .. } => Verdict::Claim(Cause::Fenced),
             Self::Unsafe(halt) => Verdict::Halt(halt.clone()),
@@ -355,10 +359,26 @@ impl Fault {
         }
     }
 
+    /// What has to be set aside before the next claim.
+    pub fn culprit(&self) -> Option<SetAside> {
+        match self {
+            Self::Poison(unfit) => Some(SetAside { unfit: vec![unfit.clone()], ailing: Vec::new() }),
+            Self::Topic(ailing) => Some(SetAside { unfit: Vec::new(), ailing: vec![ailing.clone()] }),
+            Self::Unavailable { .. }
+            | Self::InDoubt { .. }
+            | Self::Fenced { .. }
+            | Self::Unsafe(_)
+            | Self::Misconfigured { .. }
+            | Self::Refused { .. }
+            | Self::LeaseLost
+            | Self::Standby => None,
+        }
+    }
+
     /// Label of the faults counter: a bounded set.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Unavailable { code, .. } | Self::Poison { code, .. } => code,
+            Self::Unavailable { code, .. } | Self::Poison(Unfit { code, .. }) | Self::Topic(Ailing { code, .. }) => code,
             Self::InDoubt { cause, .. } => cause.name(),
             Self::Fenced { .. } => "fenced",
             Self::Unsafe(halt) => halt.code.name(),
@@ -376,7 +396,8 @@ impl Fault {
             Self::Unavailable { dependency: Dependency::Kafka, .. } => "OBX301",
             Self::InDoubt { .. } => "OBX302",
             Self::Fenced { .. } => "OBX303",
-            Self::Poison { .. } => "OBX304",
+            Self::Poison(_) => "OBX304",
+            Self::Topic(_) => "OBX305",
             Self::Standby => "OBX202",
             Self::LeaseLost => "OBX205",
             Self::Refused { .. } => "OBX203",
@@ -392,7 +413,8 @@ impl Fault {
             Self::Unavailable { dependency: Dependency::Kafka, code, .. } => kafka_remedy(code).into(),
             Self::InDoubt { .. } => "Nothing: the journal tells what happened.".into(),
             Self::Fenced { .. } => "Nothing, unless it repeats: then look for a second relay of this name without a lease.".into(),
-            Self::Poison { .. } => "Correct or delete that row; the events behind it wait in order.".into(),
+            Self::Poison(_) => "Look at it with `outboxd parked show`; correct the cause and retry it, or discard it.".into(),
+            Self::Topic(Ailing { code, .. }) => kafka_remedy(code).into(),
             Self::Unsafe(halt) => halt.code.remedy().into(),
             Self::Misconfigured { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
             Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
@@ -409,7 +431,7 @@ fn kafka_remedy(code: &str) -> &'static str {
         "journal_missing" => "Run `outboxd migrate`.",
         "not_authorised" => "Grant the relay's user what is named; outboxd goes on by itself.",
         "authentication" | "tls" => "Correct kafka.security, user, password or certificates.",
-        "refused_batch" => "Raise the topic's max.message.bytes, or correct the event that is too large.",
+        "refused_record" => "Raise the topic's max.message.bytes, or correct the event that is too large.",
         "clock" => "Set the clock of this machine, or of the brokers, right.",
         "storage" => "Look at the disks of the brokers.",
         "timeout" | "not_enough_replicas" | "no_leader" | "coordinator" | "init" | "fence" => {

@@ -48,6 +48,7 @@ pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod pace;
+pub mod park;
 pub mod phase;
 pub mod relay;
 pub mod sink;

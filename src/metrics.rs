@@ -13,6 +13,7 @@ use crate::cursor::Form;
 use crate::event::Batch;
 use crate::fault::{Cause, Dependency, Fault, HaltCode};
 use crate::phase::Phase;
+use crate::source::Pending;
 
 mod families;
 mod topics;
@@ -39,7 +40,7 @@ struct State {
     vitals: Vitals,
     heard: Instant,
     form: Option<Form>,
-    pending: u64,
+    pending: Pending,
     oldest_pending: Option<Age>,
     gaps: usize,
     oldest_gap: Option<Instant>,
@@ -180,13 +181,17 @@ impl Metrics {
         (state.gaps, state.oldest_gap) = (count, oldest);
     }
 
-    /// What is committed in the table and not published, as counted now (up to a bound), and when the oldest of it was created
-    /// (microseconds since 1970, by the database's clock).
-    pub fn pending(&self, count: u64, oldest_created_us: Option<i64>) {
+    /// Events were set aside, for this reason.
+    pub fn parked(&self, code: &str, events: usize) {
+        self.families().parked_total.with_label_values(&[code]).inc_by(events as u64);
+    }
+
+    /// What is committed in the table and not published, as counted now.
+    pub fn pending(&self, pending: Pending) {
         let age = |created_us| Duration::from_secs_f64(seconds_between(created_us, now_us()));
         let mut state = self.state();
-        state.pending = count;
-        state.oldest_pending = oldest_created_us.map(|created_us| Age { then: age(created_us), at: Instant::now() });
+        state.pending = pending;
+        state.oldest_pending = pending.oldest_created_us.map(|created_us| Age { then: age(created_us), at: Instant::now() });
     }
 
     /// All of it in the text format of Prometheus.
@@ -227,7 +232,15 @@ impl State {
             database_reached: false,
             kafka_up: false,
         };
-        Self { vitals, heard: Instant::now(), form: None, pending: 0, oldest_pending: None, gaps: 0, oldest_gap: None }
+        Self {
+            vitals,
+            heard: Instant::now(),
+            form: None,
+            pending: Pending::default(),
+            oldest_pending: None,
+            gaps: 0,
+            oldest_gap: None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::event::BatchLimits;
-use crate::fault::{Fault, REFUSED_BATCH, TIMEOUT};
+use crate::fault::{Fault, REFUSED_RECORD, TIMEOUT};
 
 /// Pauses between tries: none at first, then doubling up to a bound, with a random part so that two relays do not march in step.
 #[derive(Debug)]
@@ -90,10 +90,9 @@ impl BatchSize {
         BatchLimits { events: self.events, bytes: self.limits.bytes }
     }
 
-    /// A batch could not be published. A timeout says that it was too much at once; of a refused one, the events before the culprit
-    /// go out in smaller batches, and the culprit gets its name when it is alone.
+    /// A batch could not be published. A timeout says that it was too much at once, a refused journal record that it names too many.
     pub fn failed(&mut self, fault: &Fault) {
-        if matches!(fault, Fault::Poison { .. }) || [TIMEOUT, REFUSED_BATCH].contains(&fault.label()) {
+        if [TIMEOUT, REFUSED_RECORD].contains(&fault.label()) {
             self.halve();
         }
     }

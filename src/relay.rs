@@ -11,16 +11,17 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use crate::cursor::{Cursor, Form};
+use crate::cursor::Form;
 use crate::event::BatchLimits;
 use crate::fault::{Cause, Fault, Verdict};
 use crate::identity;
 use crate::journal::{Owner, Writer};
 use crate::metrics::Metrics;
 use crate::pace::{BatchSize, Pause};
+use crate::park::Unfit;
 use crate::phase::Phase;
 use crate::sink::{Fenced, Sink};
-use crate::source::{ClaimNumber, Reader, Source, Tenure};
+use crate::source::{ClaimNumber, Source, Tenure};
 use crate::stop::{Stop, Stopping};
 use crate::waits::Waits;
 
@@ -28,8 +29,8 @@ mod fetching;
 mod halting;
 mod work;
 
-use fetching::Fetching;
-use work::{Work, mark, publish};
+use fetching::{Fetching, Fresh};
+use work::{Held, Work, mark, publish};
 
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
@@ -82,6 +83,8 @@ pub struct Relay<S, K> {
     progress: Instant,
     /// When a batch or a fetch without work was last finished: what a claim alone is not.
     finished: Instant,
+    /// An event that the log has refused.
+    suspect: Option<Unfit>,
     /// Highest batch number that was settled or published under the present lease.
     known: u64,
 }
@@ -97,7 +100,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     pub fn new(source: Arc<S>, sink: Arc<K>, settings: Settings, metrics: Metrics, chance: fastrand::Rng) -> Self {
         let size = BatchSize::new(settings.limits);
         let now = Instant::now();
-        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, known: 0 }
+        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, suspect: None, known: 0 }
     }
 
     /// Relays under the lease grant `epoch` until asked to stop, or until going on makes no sense.
@@ -154,7 +157,14 @@ impl<S: Source, K: Sink> Relay<S, K> {
             Until::Settled => Ok(End::Stopped),
             Until::Stopped | Until::Drained => {
                 self.phase(Phase::Relaying);
-                self.relay(&mut work, stop).await
+                let ended = self.relay(&mut work, stop).await;
+                if self.suspect.is_none()
+                    && let Some(culprit) = ended.as_ref().err().and_then(Fault::culprit)
+                {
+                    work.set_aside(&culprit, &self.metrics).await?;
+                    self.finish();
+                }
+                ended
             }
         }
     }
@@ -172,11 +182,11 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let (publisher, view, history) = fenced.recover(writer, standing.applied).await?;
         identity::judge_journal(&standing, &view, seen.last.n)?;
         self.phase(Phase::Settling);
-        let (mut reader, marker) = tenure.settle(history).await?;
+        let (reader, marker) = tenure.settle(history).await?;
         self.known = view.last.n;
-        let cursor = if reader.allows_cursor() { Cursor::start(reader.positions().await?) } else { Cursor::full_only() };
-        let fetching = Fetching::new(reader, cursor, &self.settings.waits, self.metrics.clone());
-        Ok(Work { publisher, marker, fetching, pins: standing.pins, next: None, unmarked: None })
+        let fetching = Fetching::start(reader, &self.settings.waits, self.metrics.clone()).await?;
+        let held = Held::new(standing.held, self.settings.waits.held);
+        Ok(Work { publisher, marker, fetching, pins: standing.pins, held, next: None, unmarked: None })
     }
 
     /// The heart: each turn publishes what was fetched, marks what was published, and fetches what comes next.
@@ -187,6 +197,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 mark(&mut work.marker, work.unmarked.take(), &self.metrics).await?;
                 return Ok(end(stop.now()));
             }
+            work.ask_for_held(&self.metrics).await?;
             self.turn(work).await?;
             if work.next.is_none() {
                 work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
@@ -204,7 +215,11 @@ impl<S: Source, K: Sink> Relay<S, K> {
     /// Publishes the next batch, marks the one before, and fetches ahead when there is more than one batch.
     async fn turn(&mut self, work: &mut WorkOf<S, K>) -> Result<(), Fault> {
         let Some(fresh) = work.next.take() else { return Ok(()) };
-        work.pin(&fresh.batch).await?;
+        let Some(batch) = work.admit(fresh.batch, &mut self.suspect, &self.metrics).await? else {
+            self.finish();
+            return Ok(());
+        };
+        let fresh = Fresh { batch, ..fresh };
         work.fetching.publishing(&fresh.batch);
         let (limits, unmarked) = (self.size.limits(), work.unmarked.take());
         let ahead = fresh.batch.is_full() && work.fetching.runs_ahead();
@@ -213,7 +228,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
             mark(&mut work.marker, unmarked, &self.metrics),
             async { if ahead { work.fetching.fetch(Form::Cursor, limits).await } else { Ok(None) } },
         );
-        let published = published.inspect_err(|fault| self.size.failed(fault))?;
+        let published = published.inspect_err(|fault| self.failed(fault))?;
         self.size.succeeded();
         self.finish();
         self.known = published.journalled().map_or(self.known, |at| at.n);
@@ -221,6 +236,14 @@ impl<S: Source, K: Sink> Relay<S, K> {
         work.next = fetched?;
         work.unmarked = Some(published);
         Ok(())
+    }
+
+    /// A batch could not be published. An event that was refused is set aside when it is fetched again, after those before it.
+    fn failed(&mut self, fault: &Fault) {
+        self.size.failed(fault);
+        if let Fault::Poison(unfit) = fault {
+            self.suspect = Some(unfit.clone());
+        }
     }
 
     async fn back_off(&self, fault: &Fault, pause: Duration, stop: &mut Stop) -> Option<End> {

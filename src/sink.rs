@@ -1,6 +1,7 @@
 //! The seam to the log. A [`Publisher`] can only be had by fencing every older one and reading the journal; a [`Published`] only from
 //! a publisher.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use uuid::Uuid;
 use crate::event::Batch;
 use crate::fault::Fault;
 use crate::journal::{Applied, History, View, Writer};
+use crate::park::{Ailing, SetAside};
 use crate::source::Pins;
 
 pub mod kafka;
@@ -113,12 +115,23 @@ pub trait Fenced: Send {
     ) -> impl Future<Output = Result<(Self::Publisher, View, Self::History), Fault>> + Send;
 }
 
+/// What a look at a batch found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// What cannot be published. When there is any of it, the batch must not be published.
+    pub set_aside: SetAside,
+    /// Partition counts of topics that are not pinned yet.
+    pub pins: Pins,
+}
+
 /// Publishes batches, one at a time.
 pub trait Publisher: Send {
-    /// Partition counts of those topics (names as in the table) that are not in `pins`. Also says so when a pinned topic has fewer
-    /// partitions than it was pinned with.
-    fn count_partitions(&mut self, batch: &Batch, pins: &Pins) -> impl Future<Output = Result<Pins, Fault>> + Send;
+    /// Looks at a batch before anything of it is sent: what has to be set aside, and the partition counts of topics without a pin.
+    fn inspect(&mut self, batch: &Arc<Batch>, pins: &Pins) -> impl Future<Output = Result<Inspection, Fault>> + Send;
 
-    /// Publishes a batch with its journal record in one transaction.
+    /// Those of the topics (names as in the table) that still cannot be published to. Asks anew.
+    fn ailing(&mut self, topics: &BTreeSet<String>, pins: &Pins) -> impl Future<Output = Result<Vec<Ailing>, Fault>> + Send;
+
+    /// Publishes a batch that was inspected, with its journal record in one transaction.
     fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> impl Future<Output = Result<Published, Fault>> + Send;
 }

@@ -3,7 +3,7 @@
 //! The order of the protocol is the order of the types: a [`Tenure`] needs the [`Fence`] that only a sink can raise, a [`Reader`] and
 //! a [`Marker`] need the journal's [`History`], and `mark` needs a [`Published`] that only a sink can make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::cursor::{Form, Listing, Range};
 use crate::event::{Batch, BatchLimits};
 use crate::fault::{Fault, Halt};
 use crate::journal::{Applied, DatabaseIdentity, History, Owner};
+use crate::park::{Done, SetAside};
 use crate::sink::{Fence, Published};
 
 pub mod memory;
@@ -48,6 +49,8 @@ pub struct Standing {
     pub grants: Vec<u64>,
     /// Pinned partition counts.
     pub pins: Pins,
+    /// Topics that are held, by their names in the table.
+    pub held: BTreeSet<String>,
 }
 
 impl Standing {
@@ -131,6 +134,12 @@ pub trait Marker: Send {
 
     /// Pins partition counts of topics that occur for the first time.
     fn pin(&mut self, pins: &Pins) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Parks events that are still unsent, and holds topics. No fetch brings them any more, nor those that wait behind them.
+    fn set_aside(&mut self, what: &SetAside) -> impl Future<Output = Result<Done, Fault>> + Send;
+
+    /// Lets topics go on. The caller fetches in full form then.
+    fn let_go(&mut self, topics: &BTreeSet<String>) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// Whether the lease could be had.
@@ -200,4 +209,10 @@ pub struct Pending {
     pub events: u64,
     /// When the oldest was created, microseconds since 1970 (UTC).
     pub oldest_created_us: Option<i64>,
+    /// Events that are set aside.
+    pub parked: u64,
+    /// Events that wait behind those, or for their topic; at most the bound that the source counts to.
+    pub blocked: u64,
+    /// Topics that are held.
+    pub held: u64,
 }

@@ -45,6 +45,30 @@ CREATE UNLOGGED TABLE {token} (
     token bigint NOT NULL
 );
 
+-- Events that can never be published as they are. One that blocks keeps every later event of its (topic, key) waiting.
+CREATE TABLE {parked} (
+    name      text NOT NULL,
+    seq       bigint NOT NULL,
+    id        uuid NOT NULL,
+    topic     text NOT NULL,
+    key       text,                                                                -- bytea: \x and hexadecimal
+    code      text NOT NULL,                                                       -- why, as a short word
+    detail    text NOT NULL,                                                       -- why, as a sentence
+    blocking  boolean NOT NULL,                                                    -- outbox.on_poison when it was parked
+    parked_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, seq)
+);
+
+-- Topics that cannot be published to now: their events wait, those of other topics do not.
+CREATE TABLE {held} (
+    name    text NOT NULL,
+    topic   text NOT NULL,                                                         -- as in the table of events
+    code    text NOT NULL,
+    detail  text NOT NULL,
+    held_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, topic)
+);
+
 -- Who did what by command.
 CREATE TABLE {audit} (
     n          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -81,7 +105,13 @@ CREATE INDEX {unsent_index} ON {outbox} (seq) WHERE sent_at IS NULL;
 
 --@ outbox: once a table of events
 
--- What is not published yet, and why. Until events can be set aside there is one reason: it waits for its turn.
+-- What is not published yet, and why: it waits for its turn (pending), it was set aside (parked), it waits behind such an event of its
+-- key (blocked), or its topic cannot be published to now (held).
 CREATE VIEW {pending} AS
-    SELECT seq, id, topic, key, type, source, payload, headers, created_at, 'pending'::text AS reason
-    FROM {outbox} WHERE sent_at IS NULL;
+    SELECT seq, id, topic, key, type, source, payload, headers, created_at, CASE
+        WHEN EXISTS (SELECT FROM {parked} p WHERE p.name = s.name AND p.seq = o.seq AND p.id = o.id) THEN 'parked'
+        WHEN EXISTS (SELECT FROM {held} h WHERE h.name = s.name AND h.topic = o.topic) THEN 'held'
+        WHEN EXISTS (SELECT FROM {parked} p WHERE p.name = s.name AND p.blocking AND p.topic = o.topic AND p.key = o.key::text)
+            THEN 'blocked'
+        ELSE 'pending' END AS reason
+    FROM {outbox} o CROSS JOIN (SELECT name FROM {state} WHERE table_name = {table_name}) s WHERE sent_at IS NULL;

@@ -47,6 +47,9 @@ impl Report {
             "pending_events": figures.pending.min(COUNTED_TO),
             "pending_is_more": figures.pending > COUNTED_TO,
             "oldest_pending_seconds": seconds(figures.oldest),
+            "parked_events": figures.parked,
+            "blocked_events": figures.blocked,
+            "held_topics": figures.held,
             "last_batch": figures.applied,
             "owner": figures.owner,
             "lease_epoch": figures.epoch,
@@ -71,6 +74,15 @@ impl Report {
             format!("owner        {}", self.owner()),
             format!("delivery     {}", figures.delivery),
         ];
+        if figures.parked > 0 {
+            lines.push(format!("parked       {} (outboxd parked list)", figures.parked));
+        }
+        if figures.held > 0 {
+            lines.push(format!("held topics  {}", figures.held));
+        }
+        if figures.blocked > 0 {
+            lines.push(format!("blocked      {} wait behind these", figures.blocked.min(COUNTED_TO)));
+        }
         if let Some((code, evidence, age)) = &figures.halted {
             lines.push(format!("halted       {code} for {}: {evidence}", rounded(*age)));
         }

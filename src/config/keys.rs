@@ -59,6 +59,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(outbox.mark),
     key!(outbox.retention, check check_retention),
     key!(outbox.order),
+    key!(outbox.on_poison),
     key!(outbox.source),
     key!(kafka.brokers),
     key!(kafka.delivery),

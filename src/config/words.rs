@@ -81,6 +81,16 @@ words! {
 }
 
 words! {
+    /// What waits behind an event that can never be published.
+    OnPoison {
+        /// Later events of its topic and key: their order is kept.
+        ParkKey = "park_key",
+        /// Nothing: only the event itself is set aside.
+        ParkEvent = "park_event",
+    }
+}
+
+words! {
     /// What is promised to the consumers.
     Delivery {
         /// Kafka transactions and the journal: every event exactly once.

@@ -83,7 +83,7 @@ impl<S: Source + Pruning + Gauging, K: Sink> Janitor<S, K> {
         let mut complaints = Complaints::about("what waits in the table cannot be counted");
         loop {
             if let Some(pending) = complaints.note(self.source.pending().await) {
-                self.metrics.pending(pending.events, pending.oldest_created_us);
+                self.metrics.pending(pending);
             }
             sleep(COUNT_EVERY).await;
         }

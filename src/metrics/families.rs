@@ -37,8 +37,12 @@ pub(super) struct Families {
     pub(super) claims: IntCounterVec,
     pub(super) faults: IntCounterVec,
     pub(super) rescued: IntCounter,
+    pub(super) parked_total: IntCounterVec,
     pub(super) last_poll: Gauge,
     pending: IntGauge,
+    parked: IntGauge,
+    blocked: IntGauge,
+    held: IntGauge,
     oldest_pending: Gauge,
     gaps: IntGauge,
     oldest_gap: Gauge,
@@ -76,7 +80,12 @@ impl Families {
             faults: new.counters("outboxd_faults_total", "Things that went wrong.", "code"),
             rescued: new.counter("outboxd_rescued_events_total", "Events found by the proof scan only; must stay 0."),
             last_poll: new.gauge("outboxd_last_poll_timestamp_seconds", "When the table last answered, in seconds since 1970."),
-            pending: new.int_gauge("outboxd_pending_events", "Events not yet published, counted up to a bound."),
+            pending: new
+                .int_gauge("outboxd_pending_events", "Events that may be published and are not yet, counted up to a bound."),
+            parked_total: new.counters("outboxd_parked_total", "Events set aside, by reason.", "code"),
+            parked: new.int_gauge("outboxd_parked_events", "Events that are set aside."),
+            blocked: new.int_gauge("outboxd_blocked_events", "Events behind a parked one or for a held topic, up to a bound."),
+            held: new.int_gauge("outboxd_held_topics", "Topics that cannot be published to now."),
             oldest_pending: new.gauge("outboxd_oldest_pending_seconds", "Age of the oldest event not yet published."),
             gaps: new.int_gauge("outboxd_open_gaps", "Ranges of numbers that open transactions may still fill."),
             oldest_gap: new.gauge("outboxd_oldest_gap_seconds", "Age of the oldest open gap."),
@@ -94,14 +103,17 @@ impl Families {
     }
 
     /// Families whose label values are found while running, each with its type.
-    pub(super) fn open(&self) -> [(&dyn Collector, &'static str); 3] {
-        [(&self.events, "counter"), (&self.bytes, "counter"), (&self.faults, "counter")]
+    pub(super) fn open(&self) -> [(&dyn Collector, &'static str); 4] {
+        [(&self.events, "counter"), (&self.bytes, "counter"), (&self.faults, "counter"), (&self.parked_total, "counter")]
     }
 
     /// Sets every gauge that follows from the state.
     pub(super) fn show(&self, state: &State) {
         let vitals = &state.vitals;
-        self.pending.set(state.pending as i64);
+        self.pending.set(state.pending.events as i64);
+        self.parked.set(state.pending.parked as i64);
+        self.blocked.set(state.pending.blocked as i64);
+        self.held.set(state.pending.held as i64);
         self.oldest_pending.set(state.oldest_pending.map_or(0.0, |age| age.now().as_secs_f64()));
         self.gaps.set(state.gaps as i64);
         self.oldest_gap.set(state.oldest_gap.map_or(0.0, |since| since.elapsed().as_secs_f64()));

@@ -18,6 +18,10 @@ const NAMES: &[(&str, &str)] = &[
     ("outboxd_claims_total", "counter"),
     ("outboxd_faults_total", "counter"),
     ("outboxd_rescued_events_total", "counter"),
+    ("outboxd_parked_total", "counter"),
+    ("outboxd_parked_events", "gauge"),
+    ("outboxd_blocked_events", "gauge"),
+    ("outboxd_held_topics", "gauge"),
     ("outboxd_open_gaps", "gauge"),
     ("outboxd_oldest_gap_seconds", "gauge"),
     ("outboxd_fetch_form", "gauge"),
@@ -136,7 +140,7 @@ fn topics_above_the_bound_share_a_label() {
 async fn ages_grow_while_nobody_tells_anything() {
     let metrics = Metrics::new("shop");
     metrics.leader(true);
-    metrics.pending(7, Some(now_us() - 3_000_000));
+    metrics.pending(Pending { events: 7, oldest_created_us: Some(now_us() - 3_000_000), ..Pending::default() });
     metrics.gaps(2, Some(Instant::now()));
     tokio::time::advance(Duration::from_secs(40)).await;
     let pending = value(&metrics, "outboxd_oldest_pending_seconds").expect("is there");
@@ -197,7 +201,7 @@ fn a_dependency_that_is_not_available_is_down() {
 #[test]
 fn a_clock_behind_the_database_gives_no_negative_age() {
     let metrics = Metrics::new("shop");
-    metrics.pending(1, Some(now_us() + 60_000_000));
+    metrics.pending(Pending { events: 1, oldest_created_us: Some(now_us() + 60_000_000), ..Pending::default() });
     let pending = value(&metrics, "outboxd_oldest_pending_seconds").expect("is there");
     assert!((0.0..1.0).contains(&pending), "{pending}");
 }

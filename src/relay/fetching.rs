@@ -37,10 +37,18 @@ pub(super) struct Fetching<R> {
 }
 
 impl<R: Reader> Fetching<R> {
-    pub(super) fn new(reader: R, cursor: Cursor, waits: &Waits, metrics: Metrics) -> Self {
+    pub(super) async fn start(mut reader: R, waits: &Waits, metrics: Metrics) -> Result<Self, Fault> {
+        let cursor = begin(&mut reader).await?;
         let (now, interval) = (Instant::now(), PollInterval::new(waits.linger, waits.idle));
         let proof_due = now + waits.proof_scan;
-        Self { reader, cursor, interval, waits: *waits, not_before: now, proof_due, lowest_gap: None, metrics }
+        Ok(Self { reader, cursor, interval, waits: *waits, not_before: now, proof_due, lowest_gap: None, metrics })
+    }
+
+    /// Something was set aside or let go: what was learnt of the table does not hold any more. With nothing in flight.
+    pub(super) async fn restart(&mut self) -> Result<(), Fault> {
+        self.cursor = begin(&mut self.reader).await?;
+        self.not_before = Instant::now();
+        Ok(())
     }
 
     /// Whether the next batch may be fetched while one is being published: the cursor leaves out what is in flight.
@@ -104,6 +112,11 @@ impl<R: Reader> Fetching<R> {
         });
         self.metrics.gaps(self.cursor.gaps().len(), self.lowest_gap.map(|(_, since)| since));
     }
+}
+
+/// A cursor that knows nothing yet, where the table allows one.
+async fn begin<R: Reader>(reader: &mut R) -> Result<Cursor, Fault> {
+    Ok(if reader.allows_cursor() { Cursor::start(reader.positions().await?) } else { Cursor::full_only() })
 }
 
 fn went_back(WentBack { head, last_value }: WentBack) -> Fault {

@@ -1,15 +1,16 @@
 //! A log with transactions in memory: the twin of Kafka for tests. Fencing by epoch, markers that take offsets, a journal, and faults
 //! on demand. Readers see committed records only.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::{Commit, Fence, Fenced, Published, Publisher, Sink};
-use crate::event::{Batch, Fingerprint};
+use super::{Commit, Fence, Fenced, Inspection, Published, Publisher, Sink};
+use crate::event::{Batch, Event, Fingerprint};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Checksum, Entry, History, Reading, Record, View, Writer};
+use crate::park::{Ailing, SetAside, Unfit};
 use crate::source::Pins;
 
 /// Partitions a topic has unless a test says otherwise.
@@ -64,8 +65,12 @@ pub struct Log {
     pub failures: VecDeque<Option<Failure>>,
     /// Faults of the next fences.
     pub fence_failures: VecDeque<Fault>,
-    /// Number of an event that can never be published.
-    pub poison: Option<i64>,
+    /// Numbers of events that a look finds unfit.
+    pub unfit: BTreeSet<i64>,
+    /// Numbers of events that are refused when they are sent.
+    pub refused: BTreeSet<i64>,
+    /// Topics that a look finds missing.
+    pub missing: BTreeSet<String>,
     /// How long a fence takes.
     pub fence_takes: std::time::Duration,
     /// Faults of the next looks.
@@ -212,10 +217,25 @@ impl MemoryPublisher {
     }
 }
 
+fn unfit(event: &Event<'_>, code: &'static str) -> Unfit {
+    Unfit { seq: event.seq, id: event.id, code, detail: "on demand".into() }
+}
+
 impl Publisher for MemoryPublisher {
-    async fn count_partitions(&mut self, batch: &Batch, pins: &Pins) -> Result<Pins, Fault> {
-        let new = batch.topics().iter().filter(|topic| !pins.contains_key(&***topic));
-        Ok(new.map(|topic| (topic.to_string(), PARTITIONS)).collect())
+    async fn inspect(&mut self, batch: &Arc<Batch>, pins: &Pins) -> Result<Inspection, Fault> {
+        let topics: BTreeSet<String> = batch.topics().iter().map(ToString::to_string).collect();
+        let ailing = self.ailing(&topics, pins).await?;
+        let log = self.sink.log();
+        let unfit = batch.events().filter(|event| log.unfit.contains(&event.seq)).map(|event| unfit(&event, "malformed_headers"));
+        let set_aside = SetAside { unfit: unfit.collect(), ailing };
+        let new = topics.into_iter().filter(|topic| !pins.contains_key(topic) && !log.missing.contains(topic));
+        Ok(Inspection { set_aside, pins: new.map(|topic| (topic, PARTITIONS)).collect() })
+    }
+
+    async fn ailing(&mut self, topics: &BTreeSet<String>, _pins: &Pins) -> Result<Vec<Ailing>, Fault> {
+        let log = self.sink.log();
+        let missing = topics.intersection(&log.missing);
+        Ok(missing.map(|topic| Ailing { topic: topic.clone(), code: "topic_missing", detail: "on demand".into() }).collect())
     }
 
     async fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> Result<Published, Fault> {
@@ -226,8 +246,8 @@ impl Publisher for MemoryPublisher {
         if log.epoch != self.epoch {
             return Err(Fault::Fenced { detail: "a newer fence".into() });
         }
-        if let Some(event) = batch.events().find(|event| log.poison == Some(event.seq)) {
-            return Err(Fault::Poison { seq: event.seq, id: event.id, code: "malformed_headers", detail: "on demand".into() });
+        if let Some(event) = batch.events().find(|event| log.refused.contains(&event.seq)) {
+            return Err(unfit(&event, "too_large").into());
         }
         let failure = log.failures.pop_front().flatten();
         match &failure {

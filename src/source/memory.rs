@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::{
-    ClaimNumber, Fetched, Gauging, Lease, Leases, Marker, Pending, Pins, Pruned, Pruning, Query, Reader, Source, Standing,
-    Takeover, Tenure,
-};
+use super::{ClaimNumber, Fetched, Marker, Pins, Query, Reader, Source, Standing, Tenure};
 use crate::cursor::{Form, Listing};
 use crate::event::{BatchBuilder, Event, Fingerprint, Pushed};
 use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::journal::{Applied, DatabaseIdentity, History, Owner, Record};
+use crate::park::{Done, SetAside};
 use crate::sink::{Fence, Published};
+
+mod chores;
 
 /// Start numbers of grants that are remembered.
 const GRANTS_KEPT: usize = 64;
@@ -32,6 +32,10 @@ pub enum Verb {
     Fetch,
     /// `Marker::mark`.
     Mark,
+    /// `Marker::set_aside`.
+    SetAside,
+    /// `Marker::let_go`.
+    LetGo,
 }
 
 /// What a failing verb did before it failed.
@@ -56,6 +60,21 @@ pub struct Row {
     pub payload: String,
     /// Whether it is marked.
     pub sent: bool,
+}
+
+/// An event that is set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Its identity.
+    pub id: Uuid,
+    /// Its topic.
+    pub topic: String,
+    /// Its key.
+    pub key: Option<String>,
+    /// Why.
+    pub code: &'static str,
+    /// Whether its key waits.
+    pub blocking: bool,
 }
 
 /// Everything the database holds.
@@ -87,6 +106,10 @@ pub struct Database {
     pub swallows_mark_of: Option<i64>,
     /// Marked rows are deleted.
     pub deletes: bool,
+    /// Events that are set aside.
+    pub parked: BTreeMap<i64, Parked>,
+    /// Events behind a parked one of their key wait.
+    pub parks_keys: bool,
     /// Whether the cursor may be used.
     pub allows_cursor: bool,
     next_transaction: u64,
@@ -120,6 +143,7 @@ impl MemorySource {
             epoch: 0,
             grants: Vec::new(),
             pins: Pins::new(),
+            held: BTreeSet::new(),
         };
         Self(Arc::new(Mutex::new(Database {
             rows: BTreeMap::new(),
@@ -135,6 +159,8 @@ impl MemorySource {
             swallows_marks: false,
             swallows_mark_of: None,
             deletes: false,
+            parked: BTreeMap::new(),
+            parks_keys: true,
             allows_cursor: true,
             next_transaction: 1,
             failures: HashMap::new(),
@@ -236,10 +262,37 @@ impl Database {
         let swallows = self.swallows_marks || self.swallows_mark_of == Some(seq);
         let Some(row) = self.rows.get_mut(&seq).filter(|row| matches(row) && !row.sent && !swallows) else { return false };
         row.sent = true;
+        self.parked.remove(&seq);
         if self.deletes {
             self.rows.remove(&seq);
         }
         true
+    }
+
+    /// Whether an event may be published now.
+    fn is_free(&self, seq: i64, row: &Row) -> bool {
+        let behind = |parked: &Parked| parked.blocking && row.key.is_some() && parked.topic == row.topic && parked.key == row.key;
+        !self.standing.held.contains(&row.topic) && !self.parked.contains_key(&seq) && !self.parked.values().any(behind)
+    }
+
+    /// Entries whose row is gone, sent, or another event go away.
+    fn forget_parked(&mut self) {
+        let rows = &self.rows;
+        self.parked.retain(|seq, parked| rows.get(seq).is_some_and(|row| row.id == parked.id && !row.sent));
+    }
+
+    /// What the command `parked retry` does to one event: a new claim number makes the relay read the table anew.
+    pub fn retry(&mut self, seq: i64) {
+        self.parked.remove(&seq);
+        self.standing.claim = ClaimNumber(self.standing.claim.0.wrapping_add(1));
+    }
+
+    /// What the command `parked discard` does to one event.
+    pub fn discard(&mut self, seq: i64) {
+        if let Some(row) = self.rows.get_mut(&seq) {
+            row.sent = true;
+        }
+        self.retry(seq);
     }
 
     /// Records a batch as applied: once, and after its predecessor.
@@ -249,18 +302,6 @@ impl Database {
         }
         self.applied.push(at);
         Ok(())
-    }
-
-    /// Gives the lease to a process, as a new grant.
-    fn grant(&mut self, instance: &str, start: u64) -> Lease {
-        self.lease = Some((instance.into(), start));
-        self.lease_ran_out = false;
-        self.standing.epoch += 1;
-        self.standing.grants.push(start);
-        if self.standing.grants.len() > GRANTS_KEPT {
-            self.standing.grants.remove(0);
-        }
-        Lease::Held { epoch: self.standing.epoch }
     }
 
     fn listing(&self) -> Listing {
@@ -338,6 +379,7 @@ impl Tenure for MemoryTenure {
         while let Some((record, at)) = history.next().await? {
             self.settle_one(&record, at)?;
         }
+        self.source.database().forget_parked();
         let reader = MemoryReader { source: self.source.clone(), claim: self.claim, file: self.file };
         Ok((reader, MemoryMarker { source: self.source, claim: self.claim }))
     }
@@ -382,7 +424,7 @@ fn select(database: &Database, query: &Query) -> BatchBuilder {
         Form::Cursor => seq > query.head || query.gaps.iter().any(|gap| (gap.low..=gap.high).contains(&seq)),
     };
     let mut batch = BatchBuilder::new(query.limits);
-    for (&seq, row) in database.rows.iter().filter(|(seq, row)| !row.sent && wanted(**seq)) {
+    for (&seq, row) in database.rows.iter().filter(|(seq, row)| !row.sent && wanted(**seq) && database.is_free(**seq, row)) {
         let pushed = batch.push(&Event {
             seq,
             id: row.id,
@@ -431,52 +473,28 @@ impl Marker for MemoryMarker {
         database.standing.pins.extend(pins.clone());
         Ok(())
     }
-}
 
-impl Leases for MemorySource {
-    async fn take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
-        let mut database = self.database();
-        let ran_out = database.lease_ran_out;
-        match &database.lease {
-            Some(_) if ran_out => Ok(database.grant(instance, start)),
-            Some((by, holder)) if *holder != start && (takeover == Takeover::Expired || by != instance) => {
-                Ok(Lease::Taken { by: by.clone(), start: *holder })
+    async fn set_aside(&mut self, what: &SetAside) -> Result<Done, Fault> {
+        self.source.call(Verb::SetAside, |database| {
+            database.guard(self.claim)?;
+            let before = (database.parked.len(), database.standing.held.len());
+            for unfit in &what.unfit {
+                let Some(row) = database.rows.get(&unfit.seq).filter(|row| row.id == unfit.id && !row.sent) else { continue };
+                let (topic, key, blocking) = (row.topic.clone(), row.key.clone(), database.parks_keys);
+                let parked = Parked { id: unfit.id, topic, key, code: unfit.code, blocking };
+                database.parked.insert(unfit.seq, parked);
             }
-            Some((_, holder)) if *holder == start => Ok(Lease::Held { epoch: database.standing.epoch }),
-            Some(_) | None => Ok(database.grant(instance, start)),
-        }
-    }
-
-    async fn renew(&self, start: u64) -> Result<Lease, Fault> {
-        let mut database = self.database();
-        if database.lease.as_ref().is_some_and(|(_, holder)| *holder == start) {
-            database.lease_ran_out = false;
-        }
-        Ok(match &database.lease {
-            Some((_, holder)) if *holder == start => Lease::Held { epoch: database.standing.epoch },
-            Some((by, holder)) => Lease::Taken { by: by.clone(), start: *holder },
-            None => Lease::Taken { by: String::new(), start: 0 },
+            database.standing.held.extend(what.ailing.iter().map(|ailing| ailing.topic.clone()));
+            let after = (database.parked.len(), database.standing.held.len());
+            Ok(Done { parked: (after.0 - before.0) as u64, held: (after.1 - before.1) as u64 })
         })
     }
 
-    async fn release(&self, start: u64) -> Result<(), Fault> {
-        self.database().lease.take_if(|(_, holder)| *holder == start);
-        Ok(())
-    }
-}
-
-impl Pruning for MemorySource {
-    async fn prune(&self) -> Result<Pruned, Fault> {
-        let mut database = self.database();
-        let before = database.rows.len();
-        database.rows.retain(|_, row| !row.sent);
-        Ok(Pruned { rows: (before - database.rows.len()) as u64, more: false })
-    }
-}
-
-impl Gauging for MemorySource {
-    async fn pending(&self) -> Result<Pending, Fault> {
-        let events = self.database().rows.values().filter(|row| !row.sent).count() as u64;
-        Ok(Pending { events, oldest_created_us: (events > 0).then_some(0) })
+    async fn let_go(&mut self, topics: &BTreeSet<String>) -> Result<(), Fault> {
+        self.source.call(Verb::LetGo, |database| {
+            database.guard(self.claim)?;
+            database.standing.held.retain(|topic| !topics.contains(topic));
+            Ok(())
+        })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `settings` (what is configured), `connection` (one transaction at a time, fit for a pooler), `names` (quoting),
 //! `failure` (errors to faults), `table` (what the catalog says of the outbox); then the verbs: `standing` (look, claim, halt),
-//! `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and `migration`, `roles`, `desk`.
+//! `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and `migration`, `roles`, `desk`, `parked`.
 //! Each file holds its SQL as constants at its top, with placeholders such as `{outbox}` that `names` fills in.
 
 use std::sync::Arc;
@@ -22,6 +22,7 @@ mod lease;
 mod mark;
 mod migration;
 mod names;
+mod parked;
 mod prune;
 mod roles;
 mod rows;
@@ -35,6 +36,7 @@ pub use desk::{Figures, Insert, Inserted, OpenWriter};
 pub use fetch::PostgresReader;
 pub use mark::PostgresMarker;
 pub use migration::{Migration, Step};
+pub use parked::{Chosen, Decision, ParkedEvent};
 pub use roles::Roles;
 pub use settings::Settings;
 pub use settle::PostgresTenure;

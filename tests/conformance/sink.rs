@@ -6,7 +6,8 @@ use std::sync::Arc;
 use outboxd::event::{Batch, BatchBuilder, BatchLimits, Event, Fingerprint, Pushed};
 use outboxd::fault::{Cause, Fault, HaltCode};
 use outboxd::journal::{Applied, Checksum, DatabaseIdentity, History, Owner, Record, View, Writer};
-use outboxd::sink::{Commit, Fenced, Published, Publisher, Sink};
+use outboxd::park::SetAside;
+use outboxd::sink::{Commit, Fenced, Inspection, Published, Publisher, Sink};
 use outboxd::source::Pins;
 use uuid::Uuid;
 
@@ -104,10 +105,17 @@ pub async fn claim_from<W: SinkWorld>(world: &W, epoch: u64, base: Applied) -> R
     world.sink().fence().await?.recover(writer(epoch), base).await
 }
 
-/// Counts partitions and publishes, as the relay does.
+/// Inspects and publishes, as the relay does.
 pub async fn publish(publisher: &mut impl Publisher, batch: &Arc<Batch>) -> Result<Published, Fault> {
-    let pins = publisher.count_partitions(batch, &Pins::new()).await?;
+    let pins = inspect(publisher, batch, &Pins::new()).await?;
     publisher.publish(Arc::clone(batch), &pins).await
+}
+
+/// New pins of a batch, or the first reason why it cannot be published.
+pub async fn inspect(publisher: &mut impl Publisher, batch: &Arc<Batch>, pins: &Pins) -> Result<Pins, Fault> {
+    let Inspection { set_aside: SetAside { unfit, ailing }, pins } = publisher.inspect(batch, pins).await?;
+    let unfit = unfit.into_iter().next().map(Fault::from);
+    unfit.or(ailing.into_iter().next().map(Fault::from)).map_or(Ok(pins), Err)
 }
 
 /// Publishes and gives the place of the journal record.
@@ -357,9 +365,9 @@ pub async fn partitions_are_counted<W: SinkWorld>(world: W) {
     let topic = world.topic().await;
     let (mut publisher, ..) = claim(&world, 1).await;
     let events = batch(&topic, 1, 3);
-    let pins = publisher.count_partitions(&events, &Pins::new()).await.expect("counts");
+    let pins = inspect(&mut publisher, &events, &Pins::new()).await.expect("counts");
     assert_eq!(pins, Pins::from([(topic.clone(), PARTITIONS)]));
-    assert_eq!(publisher.count_partitions(&events, &pins).await.expect("counts"), Pins::new());
+    assert_eq!(inspect(&mut publisher, &events, &pins).await.expect("counts"), Pins::new());
     let one = Pins::from([(topic.clone(), 1)]);
     publisher.publish(events, &one).await.expect("a published batch");
     assert!(world.read(&topic).await.iter().all(|seen| seen.partition == 0), "the pinned count is used, not the real one");

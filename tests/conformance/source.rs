@@ -5,6 +5,8 @@
 mod holding;
 #[path = "source/marking.rs"]
 mod marking;
+#[path = "source/parking.rs"]
+mod parking;
 #[path = "source/reading.rs"]
 mod reading;
 
@@ -21,6 +23,7 @@ use outboxd::source::{ClaimNumber, Fetched, Lease, Leases, Marker, Pins, Pruning
 
 pub use holding::*;
 pub use marking::*;
+pub use parking::*;
 pub use reading::*;
 
 /// How an outbox is set up.
@@ -32,11 +35,13 @@ pub struct Setup {
     pub retention: Duration,
     /// No journal: nothing is applied.
     pub at_least_once: bool,
+    /// A parked event keeps nothing waiting.
+    pub park_event: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { delete: false, retention: Duration::from_secs(3600), at_least_once: false }
+        Self { delete: false, retention: Duration::from_secs(3600), at_least_once: false, park_event: false }
     }
 }
 
@@ -53,6 +58,8 @@ pub trait SourceWorld: Send + Sync + Sized {
     fn source(&self) -> Self::Source;
     /// Inserts and commits events with these payloads, of key `k`; returns their numbers.
     fn insert(&self, payloads: &[&str]) -> impl Future<Output = Vec<i64>> + Send;
+    /// Inserts and commits one event of another key; returns its number.
+    fn insert_with_key(&self, key: &str, payload: &str) -> impl Future<Output = i64> + Send;
     /// Inserts one event and leaves its transaction open; returns its number.
     fn open(&self, payload: &str) -> impl Future<Output = (Self::Open, i64)> + Send;
     /// Commits it.
@@ -204,6 +211,9 @@ macro_rules! source_conformance {
             an_open_writer_is_listed_until_it_ends a_batch_is_applied_once_and_in_order a_mark_that_misses_a_row_changes_nothing
             a_zombie_can_neither_fetch_nor_mark_nor_pin_nor_settle a_lost_token_and_other_files_stop_the_fetch
             settling_again_is_refused_and_changes_nothing the_lease_has_one_holder the_last_64_grants_are_remembered
+            a_parked_event_is_left_out_and_its_key_waits what_is_sent_is_not_parked_and_a_mark_takes_the_entry_along
+            a_settlement_forgets_what_is_gone_sent_or_another_event a_parked_event_stays_parked_over_claims
+            a_held_topic_is_left_out_until_it_is_let_go a_zombie_can_neither_set_aside_nor_let_go
             only_the_holder_of_a_living_lease_may_claim a_halt_is_written_only_while_its_evidence_stands pins_are_merged
         }
         source::source_conformance! { @setups $world:

@@ -108,7 +108,10 @@ async fn missing_topics_are_named_and_not_created() {
     // Pinned, so that nobody counts: sending must not create it either.
     let (mut publisher, ..) = suite::claim(&world, 3).await;
     let pinned = Pins::from([("nowhere".to_owned(), 3)]);
-    assert_eq!(publisher.publish(batch("nowhere", 1, 3), &pinned).await.map(drop).expect_err("a fault").label(), "topic_missing");
+    assert_eq!(
+        suite::inspect(&mut publisher, &batch("nowhere", 1, 3), &pinned).await.expect_err("a fault").label(),
+        "topic_missing"
+    );
     let mut topics = kafka.topics();
     topics.retain(|topic| topic != sink.journal_topic());
     assert_eq!(topics, Vec::<String>::new());
@@ -139,8 +142,8 @@ async fn only_an_event_that_was_refused_alone_is_poison() {
     assert_eq!(builder.push(&batch(&large, 300, 300).event(0)), Pushed::Kept);
     assert_eq!(builder.push(&Event { seq: 301, ..too_large.event(0) }), Pushed::Kept);
     let (fault, label) = refused(&mut publisher, &Arc::new(builder.build().unwrap())).await;
-    assert_eq!(label, "refused_batch");
-    assert!(fault.to_string().contains(&small), "{fault}");
+    assert_eq!(label, "too_large");
+    assert!(fault.to_string().contains("seq 301"), "{fault}");
     // What the largest topic takes is not refused before it is sent; what it does not take is.
     let mut publisher = claim(3).await;
     let bytes = vec![b'x'; 2_500_000];
@@ -218,9 +221,9 @@ async fn a_grown_topic_keeps_its_pins_and_a_shrunk_one_is_told() {
     let topic = world.topic().await;
     let (mut publisher, ..) = suite::claim(&world, 1).await;
     let events = batch(&topic, 1, 3);
-    assert_eq!(publisher.count_partitions(&events, &Pins::from([(topic.clone(), 1)])).await.expect("counts"), Pins::new());
+    assert_eq!(suite::inspect(&mut publisher, &events, &Pins::from([(topic.clone(), 1)])).await.expect("counts"), Pins::new());
     let (mut publisher, ..) = suite::claim(&world, 2).await;
-    let shrunk = publisher.count_partitions(&events, &Pins::from([(topic.clone(), 3)])).await.expect_err("a fault");
+    let shrunk = suite::inspect(&mut publisher, &events, &Pins::from([(topic.clone(), 3)])).await.expect_err("a fault");
     assert_eq!(shrunk.label(), "topic_shrunk");
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 
 use outboxd::config::ErrorCode;
 use outboxd::fault::{Cause, Dependency, Fault, Halt, HaltCode};
+use outboxd::park::{Ailing, Unfit};
 use uuid::Uuid;
 
 fn read(path: &str) -> String {
@@ -21,7 +22,7 @@ fn faults() -> Vec<Fault> {
     let detail = String::new();
     let misconfigured = Fault::Misconfigured { detail: detail.clone(), remedy: detail.clone() };
     let refused = Fault::Refused { detail: detail.clone(), remedy: detail.clone() };
-    let poison = Fault::Poison { seq: 1, id: Uuid::nil(), code: "too_large", detail: detail.clone() };
+    let poison = Fault::Poison(Unfit { seq: 1, id: Uuid::nil(), code: "too_large", detail: detail.clone() });
     let unavailable = |dependency| Fault::Unavailable { dependency, code: "timeout", detail: String::new() };
     let unsafe_ones = HaltCode::ALL.map(|code| Fault::Unsafe(Halt::new(code, "")));
     let all = [
@@ -30,6 +31,7 @@ fn faults() -> Vec<Fault> {
         Fault::in_doubt(Cause::Commit, ""),
         Fault::Fenced { detail },
         poison,
+        Fault::Topic(Ailing { topic: String::new(), code: "topic_missing", detail: String::new() }),
         misconfigured,
         refused,
         Fault::LeaseLost,
@@ -40,7 +42,8 @@ fn faults() -> Vec<Fault> {
             Fault::Unavailable { .. }
             | Fault::InDoubt { .. }
             | Fault::Fenced { .. }
-            | Fault::Poison { .. }
+            | Fault::Poison(_)
+            | Fault::Topic(_)
             | Fault::Unsafe(_)
             | Fault::Misconfigured { .. }
             | Fault::Refused { .. }

@@ -17,6 +17,7 @@ impl SourceWorld for MemoryWorld {
     async fn fresh(setup: Setup) -> Self {
         let source = MemorySource::new(Uuid::new_v4());
         source.database().deletes = setup.delete;
+        source.database().parks_keys = !setup.park_event;
         Self(source)
     }
 
@@ -26,6 +27,10 @@ impl SourceWorld for MemoryWorld {
 
     async fn insert(&self, payloads: &[&str]) -> Vec<i64> {
         payloads.iter().map(|payload| self.0.insert("orders", Some("k"), payload)).collect()
+    }
+
+    async fn insert_with_key(&self, key: &str, payload: &str) -> i64 {
+        self.0.insert("orders", Some(key), payload)
     }
 
     async fn open(&self, payload: &str) -> (Writer, i64) {

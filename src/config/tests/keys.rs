@@ -26,6 +26,7 @@ const CASES: &[Case] = &[
     Case("outbox.mark", "'delete'", "delete", "'ledger'", NotInThisVersion, "\"ledger\" is not in this version"),
     Case("outbox.retention", "'forever'", "forever", "'0s'", OutOfRange, "from 1s to 3650d"),
     Case("outbox.order", "'none'", "none", "'seq'", UnknownWord, "key, none"),
+    Case("outbox.on_poison", "'park_event'", "park_event", "'skip'", UnknownWord, "park_key, park_event"),
     Case("outbox.source", "'shop \"eu\"'", "shop \"eu\"", "'a\0b'", Malformed, "NUL"),
     Case("kafka.brokers", "'a:9092, [::1]:9093,c'", "a:9092,[::1]:9093,c", "'PLAINTEXT://a:9092'", Malformed, "kafka.security"),
     Case("kafka.delivery", "'at_least_once'", "at_least_once", "'at_most_once'", UnknownWord, "exactly_once, at_least_once"),

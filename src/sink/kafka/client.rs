@@ -127,6 +127,16 @@ pub(super) struct ProducerShape {
     pub(super) retry_backoff: Duration,
 }
 
+/// `batch.size` with which each record is a request of its own, so that a refusal tells which one it is about.
+pub(super) const SINGLE: u32 = 1;
+
+impl ProducerShape {
+    /// Whether each record goes in a request of its own.
+    pub(super) fn is_single(self) -> bool {
+        self.batch_bytes == SINGLE
+    }
+}
+
 /// The producer of events and journal records.
 pub(super) type EventProducer = ThreadedProducer<Context>;
 

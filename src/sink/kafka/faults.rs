@@ -6,7 +6,8 @@ use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode as Code};
 
 use super::client::Trouble;
 use crate::event::Event;
-use crate::fault::{Cause, Fault};
+use crate::fault::{Cause, Fault, REFUSED_RECORD};
+use crate::park::{Ailing, Unfit};
 
 /// The stable short code of an error: a bounded set.
 pub(super) fn short(code: Code) -> &'static str {
@@ -72,20 +73,29 @@ pub(super) fn asked(error: &KafkaError, what: &str) -> Fault {
     }
 }
 
+fn ailing(topic: &str, code: &'static str, detail: String) -> Fault {
+    Ailing { topic: topic.to_owned(), code, detail }.into()
+}
+
 /// A topic that does not exist, with the command that creates it.
 pub(super) fn topic_missing(topic: &str) -> Fault {
     let detail = format!("topic {topic} does not exist; create it as you like, or with: outboxd migrate --topics {topic}:12");
-    Fault::kafka("topic_missing", detail)
+    ailing(topic, "topic_missing", detail)
 }
 
 /// A topic that we may not see or write to.
 pub(super) fn not_authorised(topic: &str) -> Fault {
-    Fault::kafka("not_authorised", format!("WRITE and DESCRIBE on topic {topic} are not granted"))
+    ailing(topic, "not_authorised", format!("WRITE and DESCRIBE on topic {topic} are not granted"))
 }
 
-/// An event that can never be published.
+/// An event that can never be published, to be parked.
+pub(super) fn unfit(event: &Event<'_>, code: &'static str, detail: impl Into<String>) -> Unfit {
+    Unfit { seq: event.seq, id: event.id, code, detail: detail.into() }
+}
+
+/// An event that can never be published, found while it was being sent.
 pub(super) fn poison(event: &Event<'_>, code: &'static str, detail: String) -> Fault {
-    Fault::Poison { seq: event.seq, id: event.id, code, detail }
+    unfit(event, code, detail).into()
 }
 
 /// The short code of an event that is refused for what it is.
@@ -107,7 +117,7 @@ pub(super) fn journal_refused(topic: &str, bytes: usize, code: Code) -> Fault {
     let size = if bytes > 0 { format!(" of {bytes} bytes") } else { String::new() };
     let detail =
         format!("the journal record{size} was refused: {code}; raise max.message.bytes of {topic} or lower relay.batch_max_events");
-    Fault::kafka("refused_batch", detail)
+    Fault::kafka(REFUSED_RECORD, detail)
 }
 
 /// What holds `init_transactions` up: librdkafka does not tell which partition it is.

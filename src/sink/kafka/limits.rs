@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::blocking::{drop_aside, wait};
-use super::client::{self, ProducerShape, lock};
+use super::client::{self, ProducerShape, SINGLE, lock};
 use super::{Settings, faults};
 use crate::fault::Fault;
 
@@ -19,26 +20,41 @@ const USUAL: u32 = 1_048_588;
 /// How long the cluster may take to tell.
 const MOST: Duration = Duration::from_secs(10);
 
-/// `max.message.bytes` of every topic that was ever used, kept over claims: it changes rarely, and asking costs a connection.
+/// `max.message.bytes` of every topic that was ever used, kept over claims: it changes rarely, and asking costs a connection. And whether
+/// an event is being searched for that the brokers refuse.
 #[derive(Default)]
-pub(super) struct Limits(Mutex<BTreeMap<String, u32>>);
+pub(super) struct Limits {
+    topics: Mutex<BTreeMap<String, u32>>,
+    searching: AtomicBool,
+}
 
 impl Limits {
     /// The shape of a producer that can serve all known topics. A batch that is too large for a topic would be refused as a whole,
     /// and each of its events would look as if it could never be published.
     pub(super) fn shape(&self, retry_backoff: Duration) -> ProducerShape {
-        let limits = lock(&self.0);
+        let limits = lock(&self.topics);
+        let fits_all = limits.values().copied().fold(LARGEST_BUNDLE, u32::min).max(SINGLE + 1);
         ProducerShape {
-            batch_bytes: limits.values().copied().fold(LARGEST_BUNDLE, u32::min).max(1),
+            batch_bytes: if self.searching.load(Ordering::Relaxed) { SINGLE } else { fits_all },
             message_bytes: limits.values().copied().fold(USUAL, u32::max).min(1_000_000_000),
             retry_backoff,
         }
     }
 
+    /// From now on each record goes alone, or not any more.
+    pub(super) fn search(&self, searching: bool) {
+        self.searching.store(searching, Ordering::Relaxed);
+    }
+
+    /// What a topic takes, as far as that is known.
+    pub(super) fn of(&self, topic: &str) -> u32 {
+        lock(&self.topics).get(topic).copied().unwrap_or(u32::MAX)
+    }
+
     /// Looks up the topics that are not known yet.
     pub(super) fn learn<'a>(&self, settings: &Settings, topics: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
         let unknown: Vec<&str> = {
-            let limits = lock(&self.0);
+            let limits = lock(&self.topics);
             topics.filter(|topic| !limits.contains_key(*topic)).collect()
         };
         if unknown.is_empty() { Ok(()) } else { self.ask(settings, &unknown).map(drop) }
@@ -51,7 +67,7 @@ impl Limits {
 
     fn ask(&self, settings: &Settings, topics: &[&str]) -> Result<bool, Fault> {
         let found = ask(settings, topics)?;
-        let mut limits = lock(&self.0);
+        let mut limits = lock(&self.topics);
         let mut changed = false;
         for topic in topics {
             let limit = found.get(*topic).copied().unwrap_or(LARGEST_BUNDLE);
@@ -103,7 +119,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let shape = |batch_bytes, message_bytes| ProducerShape { batch_bytes, message_bytes, retry_backoff: second };
         assert_eq!(limits.shape(second), shape(1_000_000, 1_048_588));
-        lock(&limits.0).extend([("small".to_owned(), 1_000), ("large".to_owned(), 9_000_000)]);
+        lock(&limits.topics).extend([("small".to_owned(), 1_000), ("large".to_owned(), 9_000_000)]);
         assert_eq!(limits.shape(second), shape(1_000, 9_000_000));
     }
 }

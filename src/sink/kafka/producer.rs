@@ -224,14 +224,15 @@ impl Producer {
         if !faults::is_refusal(refused.code) {
             return self.broken(refused.code, topic);
         }
-        match batch.len() {
-            len if refused.position >= len => faults::journal_refused(topic, 0, refused.code),
-            1 => faults::poison(&batch.event(0), faults::poison_code(refused.code), format!("{}; topic {topic}", refused.code)),
-            // A batch is refused as a whole, so which of its events is at fault is not known.
-            len => {
-                let detail = format!("one of {len} events was refused: {}; topics: {}", refused.code, names.join(", "));
-                Fault::kafka("refused_batch", detail)
-            }
+        let (len, position) = (batch.len(), refused.position);
+        if position >= len {
+            faults::journal_refused(topic, 0, refused.code)
+        } else if len == 1 || self.shape.is_single() {
+            faults::poison(&batch.event(position), faults::poison_code(refused.code), format!("{}; topic {topic}", refused.code))
+        } else {
+            // Records are refused as they were bundled, so which of them is at fault is not known.
+            let detail = format!("one of {len} events was refused: {}; topics: {}", refused.code, names.join(", "));
+            Fault::in_doubt(Cause::Search, detail)
         }
     }
 

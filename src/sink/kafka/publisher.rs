@@ -1,6 +1,6 @@
 //! The async side of the worker thread: [`Fenced`] and [`Publisher`] for Kafka.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
@@ -10,13 +10,14 @@ use super::blocking::{self, Caller};
 use super::client::lock;
 use super::history::KafkaHistory;
 
-use super::worker::{Command, Done, Order, Place, Worker, refuse_names};
+use super::worker::{Command, Done, Found, Order, Place, Worker, refused_names};
 use super::{Shared, journal};
 use crate::config::Delivery;
 use crate::event::Batch;
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, View, Writer};
-use crate::sink::{Fence, Fenced, Published, Publisher};
+use crate::park::{Ailing, SetAside};
+use crate::sink::{Fence, Fenced, Inspection, Published, Publisher};
 use crate::source::Pins;
 
 /// A Kafka cluster whose older publishers are shut out.
@@ -67,7 +68,7 @@ impl Fenced for KafkaFenced {
             (journal::nothing_above(base), KafkaHistory::empty(Arc::clone(&shared), outbox, base))
         };
         let place = has_journal.then_some(Place { writer, last: view.last, end: view.end });
-        Ok((KafkaPublisher { shared, orders: Some(orders), place, counted: HashMap::new() }, view, history))
+        Ok((KafkaPublisher { shared, orders: Some(orders), place }, view, history))
     }
 }
 
@@ -79,33 +80,40 @@ pub struct KafkaPublisher {
     /// Dropping it ends the thread.
     orders: Option<Sender<Command>>,
     place: Option<Place>,
-    /// Partition counts by the topic's name in the table, as far as this publisher has looked.
-    counted: HashMap<String, i32>,
 }
 
 impl Publisher for KafkaPublisher {
-    async fn count_partitions(&mut self, batch: &Batch, pins: &Pins) -> Result<Pins, Fault> {
-        let unknown: Vec<&str> =
-            batch.topics().iter().map(|topic| &**topic).filter(|topic| !self.counted.contains_key(*topic)).collect();
-        if !unknown.is_empty() {
-            let topics = self.kafka_names(batch);
-            refuse_names(batch, &topics)?;
-            let topics = unknown.iter().map(|topic| self.shared.settings.kafka.topic.apply(topic)).collect();
-            let found = self.ask(|reply| Command::Count { topics, reply }).await?;
-            for (topic, count) in unknown.into_iter().zip(found) {
-                self.compare(topic, count, pins.get(topic).copied())?;
-                self.counted.insert(topic.to_owned(), count);
+    async fn inspect(&mut self, batch: &Arc<Batch>, pins: &Pins) -> Result<Inspection, Fault> {
+        let topics = self.kafka_names(batch);
+        let unfit = refused_names(batch, &topics);
+        if !unfit.is_empty() {
+            return Ok(Inspection { set_aside: SetAside { unfit, ailing: Vec::new() }, pins: Pins::new() });
+        }
+        let found = self.ask(|reply| Command::Inspect { batch: Arc::clone(batch), topics, reply }).await?;
+        let mut inspection = Inspection::default();
+        inspection.set_aside.unfit = found.unfit;
+        for (topic, found) in batch.topics().iter().zip(found.topics) {
+            match self.judge(topic, found, pins.get(&**topic).copied()) {
+                Err(ailing) => inspection.set_aside.ailing.push(ailing),
+                Ok(count) if !pins.contains_key(&**topic) => drop(inspection.pins.insert(topic.to_string(), count)),
+                Ok(_) => {}
             }
         }
-        let unpinned = batch.topics().iter().filter(|topic| !pins.contains_key(&***topic));
-        Ok(unpinned.map(|topic| (topic.to_string(), self.counted[&**topic])).collect())
+        Ok(inspection)
+    }
+
+    async fn ailing(&mut self, topics: &BTreeSet<String>, pins: &Pins) -> Result<Vec<Ailing>, Fault> {
+        let names = topics.iter().map(|topic| self.shared.settings.kafka.topic.apply(topic)).collect();
+        let found = self.ask(|reply| Command::Look { topics: names, reply }).await?;
+        let judged = topics.iter().zip(found).map(|(topic, found)| self.judge(topic, found, pins.get(topic).copied()));
+        Ok(judged.filter_map(Result::err).collect())
     }
 
     async fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> Result<Published, Fault> {
         let topics = self.kafka_names(&batch);
-        refuse_names(&batch, &topics)?;
         let order = Order { pins: pinned(&batch, pins)?, topics, place: self.place.clone(), batch: Arc::clone(&batch) };
-        let Done { journalled, commit } = self.ask(|reply| Command::Publish { order, reply }).await?;
+        let done = self.ask(|reply| Command::Publish { order, reply }).await;
+        let Done { journalled, commit } = done.map_err(|fault| self.by_its_name(fault, &batch))?;
         if let (Some(place), Some(journalled)) = (&mut self.place, journalled) {
             // The record, then the marker that ends its transaction.
             (place.last, place.end) = (journalled, journalled.offset + 2);
@@ -130,23 +138,33 @@ impl KafkaPublisher {
         Ok(done)
     }
 
-    /// A topic with fewer partitions than it was pinned with is another topic; one with more goes on with the pinned ones.
-    fn compare(&self, topic: &str, found: i32, pinned: Option<i32>) -> Result<(), Fault> {
-        let Some(pinned) = pinned.filter(|&pinned| pinned != found) else { return Ok(()) };
-        if found < pinned {
-            let detail =
-                format!("topic {topic} has {found} partitions, it was published to with {pinned}: it is not the same topic");
-            return Err(Fault::kafka("topic_shrunk", detail));
+    /// Partition count of a topic, or why it has to be held. A topic with fewer partitions than it was pinned with is another topic;
+    /// one with more goes on with the pinned ones.
+    fn judge(&self, topic: &str, found: Found, pinned: Option<i32>) -> Result<i32, Ailing> {
+        let count = found.map_err(|ailing| Ailing { topic: topic.to_owned(), ..ailing })?;
+        let Some(pinned) = pinned.filter(|&pinned| pinned != count) else { return Ok(count) };
+        if count < pinned {
+            let detail = format!("it has {count} partitions, it was published to with {pinned}: it is not the same topic");
+            return Err(Ailing { topic: topic.to_owned(), code: "topic_shrunk", detail });
         }
         if lock(&self.shared.warned).insert(topic.to_owned()) {
             tracing::warn!(
                 topic,
-                partitions = found,
+                partitions = count,
                 used = pinned,
                 "topic has grown: its new partitions stay unused, the order of its keys is kept"
             );
         }
-        Ok(())
+        Ok(count)
+    }
+
+    /// A topic that failed while it was written to, by its name in the table. The journal cannot be set aside.
+    fn by_its_name(&self, fault: Fault, batch: &Batch) -> Fault {
+        let Fault::Topic(ailing) = fault else { return fault };
+        match self.kafka_names(batch).iter().position(|name| *name == ailing.topic) {
+            Some(index) => Ailing { topic: batch.topics()[index].to_string(), ..ailing }.into(),
+            None => Fault::kafka(ailing.code, ailing.detail),
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use super::producer::{Producer, Stopped};
 
 use super::{faults, headers, names, partition};
 use crate::config::Delivery;
-use crate::event::Batch;
+use crate::event::{Batch, Event};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Entry, Record, Writer};
+use crate::park::{Ailing, Unfit};
 use crate::sink::Commit;
 
 /// A transaction begins at the earliest so long after the last commit: its markers are still being written when the commit returns,
@@ -34,8 +35,10 @@ const HEADERS: usize = 8;
 
 /// What the thread is asked for. Each answer that is a fault is its last.
 pub(super) enum Command {
-    /// Partition counts of these topics.
-    Count { topics: Vec<String>, reply: oneshot::Sender<Result<Vec<i32>, Fault>> },
+    /// A look at these topics, anew.
+    Look { topics: Vec<String>, reply: oneshot::Sender<Result<Vec<Found>, Fault>> },
+    /// A look at a batch that is to be published next, and at its topics.
+    Inspect { batch: Arc<Batch>, topics: Vec<String>, reply: oneshot::Sender<Result<Inspected, Fault>> },
     /// A batch.
     Publish { order: Order, reply: oneshot::Sender<Result<Done, Fault>> },
 }
@@ -64,10 +67,15 @@ pub(super) struct Done {
     pub(super) commit: Commit,
 }
 
-/// What every event of a batch needs beside itself.
-struct Prepared {
-    partitions: Vec<i32>,
-    headers: Vec<Headers>,
+/// Partition count of a topic, or why it cannot be published to now.
+pub(super) type Found = Result<i32, Ailing>;
+
+/// What a look at a batch found.
+pub(super) struct Inspected {
+    /// Of each of its topics.
+    pub(super) topics: Vec<Found>,
+    /// Events that can never be published.
+    pub(super) unfit: Vec<Unfit>,
 }
 
 /// State of the thread.
@@ -76,13 +84,15 @@ pub(super) struct Worker {
     producer: Option<Producer>,
     pace: Pace,
     known: HashMap<String, i32>,
+    /// Headers of the batch that was inspected last, with the number of its last event.
+    prepared: Option<(i64, Vec<Headers>)>,
     committed: Option<Instant>,
 }
 
 impl Worker {
     /// A worker whose producer has shut out every older owner.
     pub(super) fn fence(shared: Arc<Shared>, caller: &Caller<'_>) -> Result<Self, Fault> {
-        let mut worker = Self { shared, producer: None, pace: Pace::new(), known: HashMap::new(), committed: None };
+        let mut worker = Self { shared, producer: None, pace: Pace::new(), known: HashMap::new(), prepared: None, committed: None };
         worker.renew(caller)?;
         Ok(worker)
     }
@@ -91,7 +101,8 @@ impl Worker {
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
         while let Ok(command) = inbox.recv() {
             let usable = match command {
-                Command::Count { topics, reply } => answer(reply, |caller| self.count(&topics, caller)),
+                Command::Look { topics, reply } => answer(reply, |caller| self.look(&topics, caller)),
+                Command::Inspect { batch, topics, reply } => answer(reply, |caller| self.inspect(&batch, &topics, caller)),
                 Command::Publish { order, reply } => answer(reply, |caller| self.publish(order, caller)),
             };
             if !usable {
@@ -122,81 +133,135 @@ impl Worker {
         self.producer.as_mut().ok_or_else(|| Fault::in_doubt(Cause::Publish, "there is no producer"))
     }
 
-    fn count(&mut self, topics: &[String], caller: &Caller<'_>) -> Result<Vec<i32>, Fault> {
-        self.survey(topics, caller)?;
-        Ok(topics.iter().map(|topic| self.known[topic]).collect())
+    fn look(&mut self, topics: &[String], caller: &Caller<'_>) -> Result<Vec<Found>, Fault> {
+        self.known.retain(|known, _| !topics.contains(known));
+        self.survey(topics, caller)
     }
 
     /// Looks up topics that this worker has not used yet. Costs nothing when it knows them all.
-    fn survey(&mut self, topics: &[String], caller: &Caller<'_>) -> Result<(), Fault> {
-        let unknown: Vec<&String> = topics.iter().filter(|topic| !self.known.contains_key(*topic)).collect();
-        if unknown.is_empty() {
-            return self.renew(caller);
+    fn survey(&mut self, topics: &[String], caller: &Caller<'_>) -> Result<Vec<Found>, Fault> {
+        // The producer may be gone after a late commit; any other would do to count, but then it is needed anyway.
+        self.renew(caller)?;
+        let (mut found, mut fresh) = (Vec::with_capacity(topics.len()), Vec::new());
+        for topic in topics {
+            found.push(match self.known.get(topic) {
+                Some(&known) => Ok(known),
+                None => match self.producer()?.count_partitions(topic) {
+                    Ok(partitions) => {
+                        fresh.push((topic, partitions));
+                        Ok(partitions)
+                    }
+                    Err(Fault::Topic(ailing)) => Err(ailing),
+                    Err(fault) => return Err(fault),
+                },
+            });
+        }
+        if fresh.is_empty() {
+            return Ok(found);
         }
         let shared = Arc::clone(&self.shared);
         let journal = Some(&*shared.journal).filter(|_| shared.settings.kafka.delivery == Delivery::ExactlyOnce);
-        // The producer may be gone after a late commit; any other would do to count, but then it is needed anyway.
+        shared.limits.learn(&shared.settings, fresh.iter().map(|(topic, _)| topic.as_str()).chain(journal))?;
+        self.known.extend(fresh.into_iter().map(|(topic, partitions)| (topic.clone(), partitions)));
         self.renew(caller)?;
-        for topic in &unknown {
-            let partitions = self.producer()?.count_partitions(topic)?;
-            self.known.insert((*topic).clone(), partitions);
+        Ok(found)
+    }
+
+    /// What of a batch cannot be published, found before anything is begun. Its headers are kept for when it is published.
+    fn inspect(&mut self, batch: &Batch, topics: &[String], caller: &Caller<'_>) -> Result<Inspected, Fault> {
+        self.prepared = None;
+        let found = self.survey(topics, caller)?;
+        let mut unfit = self.too_large(batch, topics);
+        if !unfit.is_empty() {
+            // they may have been raised since they were read
+            self.shared.limits.refresh(&self.shared.settings, topics.iter().map(String::as_str))?;
+            self.renew(caller)?;
+            unfit = self.too_large(batch, topics);
         }
-        shared.limits.learn(&shared.settings, unknown.iter().map(|topic| topic.as_str()).chain(journal))?;
-        self.renew(caller)
+        let source = self.shared.settings.source.as_deref();
+        let (mut prepared, mut overruled) = (Vec::with_capacity(batch.len()), 0);
+        for event in batch.events() {
+            let mut list = Headers::with_capacity(HEADERS);
+            match headers::write(&event, source, &mut list) {
+                Ok(count) => overruled += count,
+                Err(bad) => unfit.push(faults::unfit(&event, bad.code, bad.detail)),
+            }
+            prepared.push(list);
+        }
+        if unfit.is_empty() && found.iter().all(Result::is_ok) {
+            self.prepared = Some((batch.last_seq(), prepared));
+            self.shared.overruled.fetch_add(overruled as u64, Ordering::Relaxed);
+        }
+        Ok(Inspected { topics: found, unfit })
+    }
+
+    /// Events that are larger than their topic takes, without counting what surrounds them. Compressed they may fit, unless they are
+    /// larger than what any topic takes.
+    fn too_large(&self, batch: &Batch, topics: &[String]) -> Vec<Unfit> {
+        let most = self.producer.as_ref().map_or(u32::MAX, |producer| producer.shape().message_bytes);
+        let compressed = self.shared.settings.kafka.properties.keys().any(|key| key.starts_with("compression"));
+        let limits: Vec<u32> =
+            topics.iter().map(|topic| if compressed { most } else { self.shared.limits.of(topic).min(most) }).collect();
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let events = batch.events().enumerate().filter_map(|(position, event)| {
+            let index = batch.topic_index(position);
+            let (size, limit) = (length(event.key) + length(event.payload), limits[index]);
+            let detail = || format!("key and payload of {size} bytes; topic {} takes {limit} (max.message.bytes)", topics[index]);
+            (size > limit as usize).then(|| faults::unfit(&event, "too_large", detail()))
+        });
+        events.collect()
     }
 
     fn publish(&mut self, order: Order, caller: &Caller<'_>) -> Result<Done, Fault> {
-        self.survey(&order.topics, caller)?;
-        let prepared = self.prepare(&order)?;
+        let prepared =
+            self.prepared.take().filter(|(last, headers)| (*last, headers.len()) == (order.batch.last_seq(), order.batch.len()));
+        let (_, headers) = prepared.ok_or_else(|| Fault::in_doubt(Cause::Publish, "the batch was not inspected"))?;
+        self.renew(caller)?;
+        let partitions = partitions(&order);
         let done = match &order.place {
-            Some(place) => self.transact(&order, place, prepared, caller),
-            None => self.stream(&order, prepared, caller),
+            Some(place) => self.transact(&order, place, &partitions, headers, caller),
+            None => self.stream(&order, &partitions, headers, caller),
         };
+        if done.is_ok() {
+            self.shared.limits.search(false);
+        }
         done.map_err(|fault| self.reconsider(fault, &order))
     }
 
     /// A refusal for size counts only when it rests on the limits as they are now: they may have been raised since they were read.
     fn reconsider(&self, fault: Fault, order: &Order) -> Fault {
-        if !matches!(fault.label(), "too_large" | "refused_batch") {
+        let search = matches!(fault, Fault::InDoubt { cause: Cause::Search, .. });
+        if !search && fault.label() != "too_large" {
             return fault;
         }
         let topics = order.topics.iter().map(String::as_str).chain([&*self.shared.journal]);
         match self.shared.limits.refresh(&self.shared.settings, topics) {
-            Ok(false) => fault,
+            Ok(false) => {
+                self.shared.limits.search(search);
+                fault
+            }
             Ok(true) => Fault::in_doubt(Cause::Publish, format!("{fault}; but max.message.bytes was changed, so once more")),
             Err(outage) => outage,
         }
     }
 
-    /// Partition and headers of every event, so that what cannot be published is found before anything was begun.
-    fn prepare(&self, order: &Order) -> Result<Prepared, Fault> {
-        let source = self.shared.settings.source.as_deref();
-        // Events without key go round robin by batch, wherever batches have no number by where they end.
-        let n = order.place.as_ref().map_or_else(|| order.batch.last_seq().unsigned_abs(), |place| place.last.n + 1);
-        let length = order.batch.len();
-        let mut prepared = Prepared { partitions: Vec::with_capacity(length), headers: Vec::with_capacity(length) };
-        let mut overruled = 0;
-        for (position, event) in order.batch.events().enumerate() {
-            let count = order.pins[order.batch.topic_index(position)];
-            prepared.partitions.push(event.key.map_or_else(|| partition::of_batch(n, count), |key| partition::of_key(key, count)));
-            let mut list = Headers::with_capacity(HEADERS);
-            overruled += headers::write(&event, source, &mut list).map_err(|bad| faults::poison(&event, bad.code, bad.detail))?;
-            prepared.headers.push(list);
-        }
-        self.shared.overruled.fetch_add(overruled as u64, Ordering::Relaxed);
-        Ok(prepared)
-    }
-
     /// The batch and its journal record in one transaction: events, all acknowledged; then the record, acknowledged exactly where
     /// the journal ended; then the commit.
-    fn transact(&mut self, order: &Order, place: &Place, prepared: Prepared, caller: &Caller<'_>) -> Result<Done, Fault> {
+    fn transact(
+        &mut self,
+        order: &Order,
+        place: &Place,
+        partitions: &[i32],
+        headers: Vec<Headers>,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Fault> {
         self.wait_for_markers();
         let until = Instant::now() + self.shared.settings.kafka.transaction_timeout;
         let producer = self.producer()?;
         producer.begin()?;
-        producer.send(&order.batch, &order.topics, &prepared.partitions, prepared.headers, until)?;
+        producer.send(&order.batch, &order.topics, partitions, headers, until)?;
         self.settle(order, until, caller)?;
-        let (record, journalled) = self.record(order, place, &prepared.partitions)?;
+        let (record, journalled) = self.record(order, place, partitions)?;
         let (shared, length) = (Arc::clone(&self.shared), order.batch.len());
         self.producer()?.send_journal(&shared.journal, &record, length, until)?;
         self.settle(order, until, caller)?;
@@ -229,9 +294,9 @@ impl Worker {
     }
 
     /// The batch without transaction and journal.
-    fn stream(&mut self, order: &Order, prepared: Prepared, caller: &Caller<'_>) -> Result<Done, Fault> {
+    fn stream(&mut self, order: &Order, partitions: &[i32], headers: Vec<Headers>, caller: &Caller<'_>) -> Result<Done, Fault> {
         let until = Instant::now() + STREAM_MOST;
-        self.producer()?.send(&order.batch, &order.topics, &prepared.partitions, prepared.headers, until)?;
+        self.producer()?.send(&order.batch, &order.topics, partitions, headers, until)?;
         self.settle(order, until, caller)?;
         Ok(Done { journalled: None, commit: Commit::Prompt })
     }
@@ -281,10 +346,23 @@ fn answer<T>(reply: oneshot::Sender<Result<T, Fault>>, work: impl FnOnce(&Caller
     reply.send(result).is_ok() && good
 }
 
-/// Refuses topics that Kafka or outboxd keep for themselves.
-pub(super) fn refuse_names(batch: &Batch, topics: &[String]) -> Result<(), Fault> {
-    let refused = topics.iter().enumerate().find_map(|(index, topic)| names::refusal(topic).map(|why| (index, why)));
-    let Some((index, (code, detail))) = refused else { return Ok(()) };
-    let first = (0..batch.len()).find(|&position| batch.topic_index(position) == index).unwrap_or(0);
-    Err(faults::poison(&batch.event(first), code, detail))
+/// The partition of each event.
+fn partitions(order: &Order) -> Vec<i32> {
+    // Events without key go round robin by batch, wherever batches have no number by where they end.
+    let n = order.place.as_ref().map_or_else(|| order.batch.last_seq().unsigned_abs(), |place| place.last.n + 1);
+    let partition = |(position, event): (usize, Event<'_>)| {
+        let count = order.pins[order.batch.topic_index(position)];
+        event.key.map_or_else(|| partition::of_batch(n, count), |key| partition::of_key(key, count))
+    };
+    order.batch.events().enumerate().map(partition).collect()
+}
+
+/// Events to topics that Kafka or outboxd keep for themselves, or whose names cannot be.
+pub(super) fn refused_names(batch: &Batch, topics: &[String]) -> Vec<Unfit> {
+    let refusals: Vec<_> = topics.iter().map(|topic| names::refusal(topic)).collect();
+    let events = batch.events().enumerate().filter_map(|(position, event)| {
+        let (code, detail) = refusals[batch.topic_index(position)].as_ref()?;
+        Some(faults::unfit(&event, code, detail.clone()))
+    });
+    events.collect()
 }

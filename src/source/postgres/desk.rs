@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::types::Uuid;
 
 use super::Postgres;
+use sqlx::postgres::PgRow;
+
 use super::connection::{Work, statement};
+use super::fetch;
 use super::names::Names;
 use super::table::{self, Kind, get};
 use crate::fault::Fault;
@@ -22,10 +25,15 @@ const RETURNING: &str = " RETURNING seq::int8";
 const WAITS: &str = "SELECT sent_at IS NULL FROM {outbox} WHERE id = $1";
 
 /// At most 10,001 entries of the partial index are counted.
-const PENDING: &str = "SELECT count(*) FROM (SELECT FROM {outbox} WHERE sent_at IS NULL ORDER BY seq LIMIT 10001) bounded";
+const PENDING: &str =
+    "SELECT count(*) FROM (SELECT FROM {outbox} o WHERE o.sent_at IS NULL AND {is_free} ORDER BY o.seq LIMIT 10001) bounded";
 /// The lowest pending event is the oldest one, near enough: a late commit has a lower number.
-const OLDEST: &str = "SELECT greatest(0, extract(epoch FROM clock_timestamp() - created_at) * 1000000)::int8 FROM {outbox} \
-    WHERE sent_at IS NULL ORDER BY seq LIMIT 1";
+const OLDEST: &str = "SELECT greatest(0, extract(epoch FROM clock_timestamp() - o.created_at) * 1000000)::int8 FROM {outbox} o \
+    WHERE o.sent_at IS NULL AND {is_free} ORDER BY o.seq LIMIT 1";
+/// Events that wait for something else than their turn, among the first 100,000 that are unsent.
+const BLOCKED: &str = "SELECT count(*) FROM (SELECT FROM (SELECT * FROM {outbox} WHERE sent_at IS NULL ORDER BY seq LIMIT 100000) o \
+    WHERE NOT {is_free} AND o.seq NOT IN (SELECT seq FROM {parked} WHERE name = $1) LIMIT 10001) bounded";
+const ASIDE: &str = "SELECT (SELECT count(*) FROM {parked} WHERE name = $1), (SELECT count(*) FROM {held} WHERE name = $1)";
 const STATE: &str = "SELECT s.delivery, s.lease_instance, s.lease_epoch, \
     (extract(epoch FROM s.lease_until - clock_timestamp()) * 1000000)::int8, s.halted_code, s.halted_evidence, \
     (extract(epoch FROM clock_timestamp() - s.halted_at) * 1000000)::int8, \
@@ -83,6 +91,12 @@ pub struct Figures {
     pub pending: u64,
     /// How long the first of them has waited.
     pub oldest: Option<Duration>,
+    /// Events that are set aside.
+    pub parked: u64,
+    /// Events that wait behind those, or for their topic, at most 10,001.
+    pub blocked: u64,
+    /// Topics that are held.
+    pub held: u64,
     /// Newest batch whose rows are marked.
     pub applied: u64,
     /// Instance that holds the lease, when one does.
@@ -112,7 +126,8 @@ impl Gauging for Postgres {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // an age by the database's clock, as a moment of ours: whoever reads it takes our clock again
         let created = |age: Duration| i64::try_from(now.saturating_sub(age).as_micros()).unwrap_or(i64::MAX);
-        Ok(Pending { events: figures.pending, oldest_created_us: figures.oldest.map(created) })
+        let Figures { pending: events, parked, blocked, held, .. } = figures;
+        Ok(Pending { events, oldest_created_us: figures.oldest.map(created), parked, blocked, held })
     }
 }
 
@@ -155,7 +170,8 @@ impl Postgres {
         let names = self.names().await?;
         let mut link = self.chores.link().await;
         let mut work = link.begin_indexed().await?;
-        let figures = figures(&mut work, &names, self.settings.name()).await?;
+        let key = table::look_up(&mut work, &names, &self.settings).await?.key;
+        let figures = figures(&mut work, &names, self.settings.name(), key).await?;
         work.commit().await?;
         Ok(figures)
     }
@@ -188,9 +204,15 @@ fn duration(us: Option<i64>) -> Option<Duration> {
     us.map(|us| Duration::from_micros(us.max(0).cast_unsigned()))
 }
 
-async fn figures(work: &mut Work<'_>, names: &Names, name: &str) -> Result<Figures, Fault> {
-    let pending = work.row(statement(&names.sql(PENDING))).await?.map_or(Ok(0), |row| get::<i64>(&row, 0, "count"))?;
-    let oldest = work.row(statement(&names.sql(OLDEST))).await?.map(|row| get(&row, 0, "age")).transpose()?;
+async fn figures(work: &mut Work<'_>, names: &Names, name: &str, key: Kind) -> Result<Figures, Fault> {
+    let free = names.sql_with(fetch::FREE, &[("key_text", fetch::key_text(key))]);
+    let ask = |template| statement(&names.sql_with(template, &[("is_free", free.text())])).bind(name);
+    let count = |row: Option<PgRow>| row.map_or(Ok(0), |row| get::<i64>(&row, 0, "count").map(i64::cast_unsigned));
+    let pending = count(work.row(ask(PENDING)).await?)?;
+    let oldest = work.row(ask(OLDEST)).await?.map(|row| get(&row, 0, "age")).transpose()?;
+    let aside = work.row(ask(ASIDE)).await?.ok_or_else(|| super::failure::unreadable("count"))?;
+    let (parked, held_topics): (i64, i64) = (get(&aside, 0, "parked")?, get(&aside, 1, "held")?);
+    let blocked = if parked + held_topics > 0 { count(work.row(ask(BLOCKED)).await?)? } else { 0 };
     let row = work.row(statement(&names.sql(STATE)).bind(name)).await?.ok_or_else(|| super::standing::unknown_outbox(name))?;
     let left: Option<i64> = get(&row, 3, "lease_left")?;
     let held = left.is_some_and(|left| left > 0);
@@ -201,7 +223,10 @@ async fn figures(work: &mut Work<'_>, names: &Names, name: &str) -> Result<Figur
     Ok(Figures {
         outbox: get(&row, 8, "outbox")?,
         delivery: get(&row, 0, "delivery")?,
-        pending: pending.cast_unsigned(),
+        pending,
+        parked: parked.cast_unsigned(),
+        blocked,
+        held: held_topics.cast_unsigned(),
         oldest: duration(oldest),
         applied: get::<Option<i64>>(&row, 7, "n")?.unwrap_or(0).cast_unsigned(),
         owner: if held { get(&row, 1, "instance")? } else { None },

@@ -44,9 +44,14 @@ const CUT: &str = "(SELECT seq, id, topic, key, type, source, payload, headers, 
     SELECT *, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS before FROM ({part}) limited) summed \
     WHERE before < $4)";
 
-/// What is pending. Parked rows and held topics will be left out here, by scalar guards and NOT IN, which stay filters of the index
-/// scan; NOT EXISTS becomes a join, and then the whole backlog is sorted for each batch.
-const PENDING: &str = "o.sent_at IS NULL";
+/// What may be published: unsent, not parked, not behind a parked event of its key, its topic not held. Scalar guards and NOT IN stay
+/// filters of the index scan. Rejected: NOT EXISTS, which becomes a join, and then the whole backlog is sorted for each batch.
+pub(super) const PENDING: &str = "o.sent_at IS NULL AND {is_free}";
+/// The whole key of a parked event waits: a late commit with a lower number has no causal order with it.
+pub(super) const FREE: &str = "(o.topic::text <> ALL (ARRAY(SELECT topic FROM {held} WHERE name = $1)) \
+    AND ((SELECT NOT EXISTS (SELECT FROM {parked} WHERE name = $1)) OR (o.seq NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
+    AND (o.key IS NULL OR (o.topic::text, {key_text}) NOT IN \
+        (SELECT topic, key FROM {parked} WHERE name = $1 AND blocking AND key IS NOT NULL)))))";
 const COLUMNS: &str = "o.seq::int8 AS seq, o.id, o.topic::text AS topic, o.key::{key_type} AS key, o.type::text AS type, \
     o.source::text AS source, o.payload::{payload_type} AS payload, o.headers::{headers_type} AS headers, o.created_at, \
     {size} AS size";
@@ -174,6 +179,14 @@ fn compare(state: Option<i64>, token: Option<i64>, files: (File, File), claim: C
     Ok(())
 }
 
+/// A key as it stands in the table of parked events, whatever its type.
+pub(super) fn key_text(key: Kind) -> &'static str {
+    match key {
+        Kind::Text | Kind::Json | Kind::Jsonb => "o.key::text",
+        Kind::Bytes => "'\\x' || encode(o.key, 'hex')",
+    }
+}
+
 /// Puts the parts together for one table.
 fn fill(template: &str, names: &Names, table: &Table) -> Sql {
     let oid = table.sequence.as_ref().map(|sequence| sequence.oid.0.to_string()).unwrap_or_default();
@@ -184,17 +197,19 @@ fn fill(template: &str, names: &Names, table: &Table) -> Sql {
         Kind::Text | Kind::Bytes => LENGTH.replace("{column}", column),
         Kind::Json | Kind::Jsonb => STORED.replace("{column}", column),
     };
-    let parts: [(&str, &str); 8] = [
+    let parts: [(&str, &str); 9] = [
         ("header", HEADER),
         ("rows_from_bottom", &CUT.replace("{part}", FROM_BOTTOM)),
         ("rows_in_gaps", &CUT.replace("{part}", IN_GAPS)),
         ("rows_above_head", &CUT.replace("{part}", ABOVE_HEAD)),
         ("columns", COLUMNS),
         ("is_pending", PENDING),
+        ("is_free", FREE),
         ("size", SIZE),
         ("holders", HOLDERS),
     ];
-    let leaves: [(&str, &str); 10] = [
+    let leaves: [(&str, &str); 11] = [
+        ("key_text", key_text(table.key)),
         ("key_type", table.key.sql()),
         ("payload_type", table.payload.sql()),
         ("headers_type", table.headers.sql()),

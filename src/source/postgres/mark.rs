@@ -1,37 +1,54 @@
 //! Mark: exactly the rows of a batch, and the batch as applied, in one transaction under the locked state row.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sqlx::types::Uuid;
 
-use super::connection::{Link, Work, statement};
+use super::connection::{Link, Statement, Work, statement};
 use super::failure::{in_doubt, unreadable};
-use super::names::{Names, Sql};
+use super::fetch;
+use super::names::{Names, Sql, literal};
 use super::settings::Settings;
 use super::standing;
-use super::table::get;
-use crate::config::Mark;
+use super::table::{Table, get};
+use crate::config::{Mark, OnPoison};
 use crate::fault::{Cause, Fault};
 use crate::journal::Applied;
+use crate::park::{Ailing, Done, SetAside, Unfit};
 use crate::sink::Published;
 use crate::source::{ClaimNumber, Marker, Pins};
 
 /// By number, row by row of the batch: `INDEXES_ONLY` keeps the planner from reading the whole table, and `IS TRUE` from taking the index
-/// on `id`, whose entries lie scattered. By id too, since another event may have got the same number after a failover. Rejected: `AND sent_at IS NULL`, which would make a row that a person
-/// has marked look like a fault.
+/// on `id`, whose entries lie scattered. By id too, since another event may have got the same number after a failover. Rejected:
+/// `AND sent_at IS NULL`, which would make a row that a person has marked look like a fault.
 const MARK_ROWS: &str = "UPDATE {outbox} o SET sent_at = now() FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
     WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING 1";
 const DELETE_ROWS: &str = "DELETE FROM {outbox} o USING unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
     WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING 1";
 
+/// A row that is marked takes its parked entry along: a person may have marked it, or a release came when it was published already.
+const FORGET_MARKED: &str = "forgotten AS (DELETE FROM {parked} p WHERE p.name = {name} AND p.seq >= ($1::int8[])[1] \
+    AND p.seq = ANY ($1))";
 /// Marks rows and says how many: with the batch as applied, in one statement under the locked state row, or without a journal.
 /// The key (name, n) is the compare-and-set: a batch is applied once, and only after its predecessor.
 const WITH_JOURNAL: &str = "WITH applied AS (INSERT INTO {applied} (name, n, journal_offset, checksum) SELECT $3, $4, $5, $6 \
     WHERE $4 = 1 + coalesce((SELECT n FROM {applied} WHERE name = $3 ORDER BY n DESC LIMIT 1), 0) RETURNING 1), \
-    marked AS ({rows}) SELECT (SELECT count(*) FROM marked), (SELECT count(*) FROM applied)";
-const WITHOUT_JOURNAL: &str = "WITH marked AS ({rows}) SELECT (SELECT count(*) FROM marked)";
+    marked AS ({rows}), {forget} SELECT (SELECT count(*) FROM marked), (SELECT count(*) FROM applied)";
+const WITHOUT_JOURNAL: &str = "WITH marked AS ({rows}), {forget} SELECT (SELECT count(*) FROM marked)";
 
 const PIN: &str = "UPDATE {state} SET pins = pins || $2::jsonb WHERE name = $1";
+
+/// Parks what is still unsent. The entry of another event that had the same number gives way.
+const PARK: &str = "INSERT INTO {parked} AS p (name, seq, id, topic, key, code, detail, blocking) \
+    SELECT $1, o.seq, o.id, o.topic, {key_text}, b.code, b.detail, $6 \
+    FROM unnest($2::int8[], $3::uuid[], $4::text[], $5::text[]) AS b (seq, id, code, detail) \
+    JOIN {outbox} o ON o.seq = b.seq AND (o.id = b.id) IS TRUE WHERE o.sent_at IS NULL \
+    ON CONFLICT (name, seq) DO UPDATE SET id = excluded.id, topic = excluded.topic, key = excluded.key, code = excluded.code, \
+    detail = excluded.detail, blocking = excluded.blocking, parked_at = now() WHERE p.id <> excluded.id";
+const HOLD: &str = "INSERT INTO {held} AS h (name, topic, code, detail) \
+    SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ON CONFLICT (name, topic) DO NOTHING";
+const LET_GO: &str = "DELETE FROM {held} WHERE name = $1 AND topic = ANY ($2)";
 
 /// Marks under one claim.
 pub struct PostgresMarker {
@@ -40,12 +57,19 @@ pub struct PostgresMarker {
     settings: Arc<Settings>,
     claim: ClaimNumber,
     marking: Marking,
+    park: Sql,
 }
 
 impl PostgresMarker {
-    pub(super) fn new(link: Link, names: Arc<Names>, settings: Arc<Settings>, claim: ClaimNumber) -> Self {
+    pub(super) fn new(link: Link, names: Arc<Names>, settings: Arc<Settings>, claim: ClaimNumber, table: &Table) -> Self {
         let marking = Marking::new(&names, &settings);
-        Self { link, names, settings, claim, marking }
+        let park = names.sql_with(PARK, &[("key_text", fetch::key_text(table.key))]);
+        Self { link, names, settings, claim, marking, park }
+    }
+
+    /// Begins a transaction under the locked state row.
+    async fn begin(&mut self) -> Result<Work<'_>, Fault> {
+        begin_claimed(&mut self.link, &self.names, &self.settings, self.claim).await
     }
 }
 
@@ -66,10 +90,45 @@ impl Marker for PostgresMarker {
 
     async fn pin(&mut self, pins: &Pins) -> Result<(), Fault> {
         let pins = serde_json::to_string(pins).map_err(|_| unreadable("pins"))?;
-        let mut work = begin_claimed(&mut self.link, &self.names, &self.settings, self.claim).await?;
-        work.execute(statement(&self.names.sql(PIN)).bind(self.settings.name()).bind(pins)).await?;
+        let pin = statement(&self.names.sql(PIN)).bind(self.settings.name().to_owned()).bind(pins);
+        let mut work = self.begin().await?;
+        work.execute(pin).await?;
         work.commit().await
     }
+
+    async fn set_aside(&mut self, what: &SetAside) -> Result<Done, Fault> {
+        let park = park(&self.park, &self.settings, &what.unfit);
+        let hold = hold(&self.names.sql(HOLD), &self.settings, &what.ailing);
+        let mut work = self.begin().await?;
+        let done = Done { parked: work.execute(park).await?, held: work.execute(hold).await? };
+        work.commit().await?;
+        Ok(done)
+    }
+
+    async fn let_go(&mut self, topics: &BTreeSet<String>) -> Result<(), Fault> {
+        let topics: Vec<String> = topics.iter().cloned().collect();
+        let let_go = statement(&self.names.sql(LET_GO)).bind(self.settings.name().to_owned()).bind(topics);
+        let mut work = self.begin().await?;
+        work.execute(let_go).await?;
+        work.commit().await
+    }
+}
+
+fn park(sql: &Sql, settings: &Settings, unfit: &[Unfit]) -> Statement<'static> {
+    let column = |get: fn(&Unfit) -> &str| -> Vec<String> { unfit.iter().map(|one| get(one).to_owned()).collect() };
+    statement(sql)
+        .bind(settings.name().to_owned())
+        .bind(unfit.iter().map(|one| one.seq).collect::<Vec<_>>())
+        .bind(unfit.iter().map(|one| one.id).collect::<Vec<_>>())
+        .bind(column(|one| one.code))
+        .bind(column(|one| &one.detail))
+        .bind(settings.outbox.on_poison == OnPoison::ParkKey)
+}
+
+fn hold(sql: &Sql, settings: &Settings, ailing: &[Ailing]) -> Statement<'static> {
+    let column = |get: fn(&Ailing) -> &str| -> Vec<String> { ailing.iter().map(|one| get(one).to_owned()).collect() };
+    let (topics, codes, details) = (column(|one| &one.topic), column(|one| one.code), column(|one| &one.detail));
+    statement(sql).bind(settings.name().to_owned()).bind(topics).bind(codes).bind(details)
 }
 
 /// Begins a transaction with the state row locked, and compares its claim number there: in a sub-select it would not be looked at
@@ -103,7 +162,8 @@ impl Marking {
             Mark::Row => MARK_ROWS,
             Mark::Delete => DELETE_ROWS,
         });
-        let fill = |template| names.sql_with(template, &[("rows", rows.text())]);
+        let forget = names.sql_with(FORGET_MARKED, &[("name", &literal(settings.name()))]);
+        let fill = |template| names.sql_with(template, &[("rows", rows.text()), ("forget", forget.text())]);
         Self { name: settings.name().to_owned(), with_journal: fill(WITH_JOURNAL), without_journal: fill(WITHOUT_JOURNAL) }
     }
 

@@ -14,7 +14,7 @@ const WRITER: &str = "GRANT USAGE ON SCHEMA {schema} TO {writer};\nGRANT INSERT 
 const RELAY: &str = "GRANT USAGE ON SCHEMA {schema} TO {relay};\nGRANT SELECT, UPDATE (sent_at), DELETE ON {outbox} TO {relay};\n\
     {on_sequence}GRANT SELECT ON {pending}, {migrations} TO {relay};\nGRANT SELECT, UPDATE ON {state} TO {relay};\n\
     GRANT SELECT, INSERT, DELETE ON {applied} TO {relay};\nGRANT SELECT, INSERT, UPDATE ON {token} TO {relay};\n\
-    GRANT SELECT, INSERT ON {audit} TO {relay};\n";
+    GRANT SELECT, INSERT, UPDATE, DELETE ON {parked}, {held} TO {relay};\nGRANT SELECT, INSERT ON {audit} TO {relay};\n";
 const ON_SEQUENCE: &str = "GRANT SELECT ON SEQUENCE {sequence} TO {relay};\n";
 
 /// Each right that the relay needs and does not have. Names are given as text to be looked up without a right on the schema.
@@ -30,7 +30,12 @@ const MISSING: &str = "SELECT needed.what FROM (VALUES \
     ('DELETE on ' || $4, has_table_privilege($4, 'DELETE')), \
     ('SELECT on ' || $5, has_table_privilege($5, 'SELECT')), \
     ('INSERT on ' || $5, has_table_privilege($5, 'INSERT')), \
-    ('UPDATE on ' || $5, has_table_privilege($5, 'UPDATE'))) AS needed (what, had) WHERE NOT needed.had";
+    ('UPDATE on ' || $5, has_table_privilege($5, 'UPDATE')), \
+    ('SELECT, INSERT, UPDATE and DELETE on ' || $6, (SELECT bool_and(has_table_privilege($6, r)) FROM unnest({rights}) r)), \
+    ('SELECT, INSERT, UPDATE and DELETE on ' || $7, (SELECT bool_and(has_table_privilege($7, r)) FROM unnest({rights}) r)), \
+    ('INSERT on ' || $8, has_table_privilege($8, 'INSERT'))) AS needed (what, had) WHERE NOT needed.had";
+
+const ALL_RIGHTS: &str = "ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']";
 
 /// Who is to have the rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,12 +77,15 @@ fn grants(names: &Names, table: &Table, roles: &Roles) -> String {
 /// Names every right that is missing.
 pub(super) async fn check(link: &mut Link, names: &Names, table: &Table) -> Result<(), Fault> {
     let sequence = table.sequence.as_ref().map(|sequence| sequence.name.clone());
-    let query = statement(&names.sql(MISSING))
+    let query = statement(&names.sql_with(MISSING, &[("rights", ALL_RIGHTS)]))
         .bind(names.in_schema(&names.table))
         .bind(sequence)
         .bind(names.in_schema("outboxd_state"))
         .bind(names.in_schema("outboxd_applied"))
-        .bind(names.in_schema("outboxd_token"));
+        .bind(names.in_schema("outboxd_token"))
+        .bind(names.in_schema("outboxd_parked"))
+        .bind(names.in_schema("outboxd_held"))
+        .bind(names.in_schema("outboxd_audit"));
     let mut work = link.begin().await?;
     let rows = work.rows(query).await?;
     work.commit().await?;

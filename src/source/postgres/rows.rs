@@ -8,6 +8,7 @@ use super::failure::unreadable;
 use super::table::{Kind, Table};
 use crate::event::{Batch, BatchBuilder, BatchLimits, Event, Pushed};
 use crate::fault::Fault;
+use crate::park::Unfit;
 
 /// From PostgreSQL's epoch (2000) to 1970, in microseconds.
 const EPOCH_US: i64 = 946_684_800_000_000;
@@ -72,7 +73,7 @@ impl Rows {
 
 /// Only a database with the encoding SQL_ASCII can hold such a text.
 fn not_utf8(seq: i64, id: Uuid, column: &str) -> Fault {
-    Fault::Poison { seq, id, code: "encoding", detail: format!("its {column} is not UTF-8") }
+    Unfit { seq, id, code: "encoding", detail: format!("its {column} is not UTF-8") }.into()
 }
 
 fn bytes<'r>(row: &'r PgRow, index: usize, column: &'static str) -> Result<Option<&'r [u8]>, Fault> {

@@ -61,7 +61,6 @@ pub(super) async fn state_step(
     let system = standing::identity(work, names).await?.system;
     let values = [
         ("name", literal(settings.name())),
-        ("table_name", literal(&names.table)),
         ("delivery", literal(settings.delivery.as_str())),
         ("format", FORMAT.to_string()),
         ("address", literal(&settings.address())),

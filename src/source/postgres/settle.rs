@@ -27,6 +27,10 @@ const STILL_UNSENT: &str = "SELECT count(*), min(o.seq)::int8 FROM unnest($1::in
 const STILL_THERE: &str = "SELECT count(*), min(o.seq)::int8 FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
     JOIN {outbox} o ON o.seq = b.seq AND o.id = b.id";
 
+/// Entries of events that are sent, gone, or another event by now.
+pub(super) const FORGET_PARKED: &str = "DELETE FROM {parked} p WHERE p.name = $1 AND NOT EXISTS \
+    (SELECT FROM {outbox} o WHERE o.seq = p.seq AND (o.id = p.id) IS TRUE AND o.sent_at IS NULL)";
+
 /// A settled claim ends a halt. Under the claim number, so that a zombie ends nobody's halt.
 const END_HALT: &str =
     "UPDATE {state} SET halted_code = NULL, halted_evidence = NULL, halted_at = NULL WHERE name = $1 AND claim = $2";
@@ -55,6 +59,13 @@ impl PostgresTenure {
         work.commit().await.map_err(in_doubt(Cause::Settle))
     }
 
+    async fn forget_parked(&mut self) -> Result<(), Fault> {
+        let (names, settings) = (&self.names, &self.settings);
+        let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
+        work.execute(statement(&names.sql(FORGET_PARKED)).bind(settings.name())).await?;
+        work.commit().await
+    }
+
     async fn end_halt(&mut self) -> Result<(), Fault> {
         let mut work = self.marker.begin().await?;
         let claim = self.claimed.standing.claim.0;
@@ -76,12 +87,14 @@ impl Tenure for PostgresTenure {
         while let Some((record, place)) = history.next().await? {
             self.settle_one(&sql, &record, place).await?;
         }
+        self.forget_parked().await?;
         if self.claimed.halted {
             self.end_halt().await?;
         }
         let claim = self.claimed.standing.claim;
+        let marker = PostgresMarker::new(self.marker, self.names.clone(), self.settings.clone(), claim, &self.claimed.table);
         let reader = PostgresReader::new(self.reader, &self.names, &self.settings, claim, self.claimed.table);
-        Ok((reader, PostgresMarker::new(self.marker, self.names, self.settings, claim)))
+        Ok((reader, marker))
     }
 }
 

@@ -17,7 +17,8 @@ const IDENTITY: &str = "SELECT system_identifier::text, pg_is_in_recovery(), \
 /// The state row and the newest applied batch. The latter is read newest first from an append-only table: a counter that is updated
 /// gets thirty times slower under somebody's long snapshot.
 const STANDING: &str = "SELECT s.outbox, s.claim, s.accepted_addresses, s.accepted_systems, s.lease_epoch, s.lease_starts, s.pins::text, \
-    s.delivery, s.format, s.halted_code IS NOT NULL, a.n, a.journal_offset, a.checksum, s.table_name \
+    s.delivery, s.format, s.halted_code IS NOT NULL, a.n, a.journal_offset, a.checksum, s.table_name, \
+    ARRAY(SELECT topic FROM {held} WHERE name = s.name) \
     FROM {state} s LEFT JOIN LATERAL \
     (SELECT n, journal_offset, checksum FROM {applied} WHERE name = s.name ORDER BY n DESC LIMIT 1) a ON true WHERE s.name = $1";
 
@@ -121,6 +122,7 @@ async fn read(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result
         epoch: get::<i64>(&row, 4, "lease_epoch")?.cast_unsigned(),
         grants: grants.into_iter().map(i64::cast_unsigned).collect(),
         pins: pins(get(&row, 6, "pins")?)?,
+        held: get::<Vec<String>>(&row, 14, "held")?.into_iter().collect(),
     };
     Ok((standing, get(&row, 9, "halted")?))
 }

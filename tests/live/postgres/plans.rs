@@ -87,6 +87,41 @@ async fn fetches_stay_fast<const VERSION: u32>() {
     expect_touched(&world, 3, 5_010 * (6 * 7 + 2 * 5)).await;
 }
 
+/// Parked events of every tenth key, all of them unsent, in a backlog of 400,000; each blocks its key.
+async fn parked_events_do_not_spoil_the_plan<const VERSION: u32>() {
+    let world = filled::<VERSION>(400_000).await;
+    world.sql("UPDATE {outbox} SET key = 'key-' || seq % 100000").await;
+    world.sql("VACUUM ANALYZE {outbox}").await;
+    let (mut reader, _) = source::relaying(&world, 1).await;
+    for (parked, most) in [(0, 10), (300, 20), (40_000, 400)] {
+        world
+            .sql(&format!(
+                "DELETE FROM {{schema}}.outboxd_parked; \
+                 INSERT INTO {{schema}}.outboxd_parked (name, seq, id, topic, key, code, detail, blocking) \
+                 SELECT 'test', seq, id, topic, key, 'too_large', '', true FROM {{outbox}} WHERE seq <= {parked}"
+            ))
+            .await;
+        for (what, query) in [("full form", full()), ("cursor form", above(100_000, &[(7, 7), (50, 60)]))] {
+            let (took, found) = best_of(&mut reader, &limited(query), 5).await;
+            println!("PostgreSQL {VERSION}, {parked} parked, {what}: {found} rows in {took:?}");
+            assert!(took < Duration::from_millis(most) * 5 && found == 5_000, "{parked}, {what}: {found} rows in {took:?}");
+        }
+    }
+    drop(reader);
+    // six queries five times; of 40,000 parked keys the full form passes over 40,000 rows, the cursor form over as many later ones
+    expect_touched(&world, 3, 2 * 5 * (2 * 5_010 + 2 * 5_010 + 2 * 45_010)).await;
+}
+
+#[tokio::test]
+async fn parked_events_do_not_spoil_the_plan_on_15() {
+    parked_events_do_not_spoil_the_plan::<15>().await;
+}
+
+#[tokio::test]
+async fn parked_events_do_not_spoil_the_plan_on_18() {
+    parked_events_do_not_spoil_the_plan::<18>().await;
+}
+
 async fn reader_batch<R: Reader>(reader: &mut R) -> std::sync::Arc<outboxd::event::Batch> {
     reader.fetch(&limited(full())).await.expect("fetched").batch.expect("rows")
 }

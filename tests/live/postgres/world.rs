@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use outboxd::config::{self, Config, Delivery, Mark, Order, Retention, Sources, TableName};
+use outboxd::config::{self, Config, Delivery, Mark, OnPoison, Order, Retention, Sources, TableName};
 use outboxd::fault::Fault;
 use outboxd::source::postgres::{Postgres as Source, Roles, Settings};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -137,6 +137,7 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
         let (schema, mut settings) = (quoted(&name), settings(server, database, &name, S::TABLE));
         settings.outbox.mark = if setup.delete { Mark::Delete } else { Mark::Row };
         settings.outbox.retention = Retention::For(setup.retention);
+        settings.outbox.on_poison = if setup.park_event { OnPoison::ParkEvent } else { OnPoison::ParkKey };
         settings.outbox.order = if S::ORDERED { Order::Key } else { Order::None };
         if S::POOLED {
             settings = elsewhere(&settings, pooler(), database, "outboxd");
@@ -221,6 +222,13 @@ impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
             seqs.push(self.last().await);
         }
         seqs
+    }
+
+    async fn insert_with_key(&self, key: &str, payload: &str) -> i64 {
+        let mut writer = self.writer().await;
+        let insert = self.insert_statement().0.replace("'k'", &format!("'{key}'"));
+        sqlx::query(AssertSqlSafe(insert)).bind(payload).execute(&mut writer).await.expect("the service may insert");
+        self.last().await
     }
 
     async fn open(&self, payload: &str) -> (PgConnection, i64) {

@@ -4,7 +4,7 @@ use super::{Finding, code_lines};
 
 /// From the bottom up. A module that is not named here (metrics, http …) stands beside the daemon.
 const LAYERS: [&[&str]; 6] =
-    [&["event", "journal", "cursor", "fault"], &["source", "sink"], &["relay"], &["daemon"], &["commands"], &["cli"]];
+    [&["event", "journal", "cursor", "park", "fault"], &["source", "sink"], &["relay"], &["daemon"], &["commands"], &["cli"]];
 const SINK_OR_BELOW: usize = 1;
 const BESIDE_DAEMON: usize = 3;
 

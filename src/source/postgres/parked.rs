@@ -1,0 +1,180 @@
+//! What commands do with parked events: list, retry, discard.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::types::Uuid;
+
+use super::connection::{Statement, Work, statement};
+use super::fetch::key_text;
+use super::names::{Names, Sql};
+use super::table::{self, get};
+use super::{Postgres, settle, standing};
+use crate::config::Mark;
+use crate::fault::Fault;
+use crate::source::ClaimNumber;
+
+/// `$1` name, `$2` identities, `$3` code, `$4` topic; NULL: any.
+const CHOSEN: &str = "p.name = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND ($3::text IS NULL OR p.code = $3) \
+    AND ($4::text IS NULL OR p.topic = $4)";
+const LIST: &str = "SELECT p.seq, p.id, p.topic, p.key, p.code, p.detail, p.blocking, \
+    greatest(0, extract(epoch FROM clock_timestamp() - p.parked_at) * 1000000)::int8 \
+    FROM {parked} p WHERE {chosen} ORDER BY p.code, p.seq LIMIT $5";
+const COUNT: &str = "SELECT count(*) FROM {parked} p WHERE {chosen}";
+/// What waits behind each key, among the first 100,000 unsent events: one pass, since there is no index on the key.
+const WAITING: &str = "SELECT o.topic, o.key, count(*) FROM (SELECT o.seq, o.topic::text, {key_text} AS key FROM {outbox} o \
+    WHERE o.sent_at IS NULL ORDER BY o.seq LIMIT 100000) o WHERE o.seq NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
+    AND (o.topic, o.key) IN (SELECT topic, key FROM {parked} WHERE name = $1 AND blocking) GROUP BY 1, 2";
+
+/// A new claim number: the relay throws away what it has fetched and reads the table anew, in full form, so that what comes back is not
+/// overtaken by a later event of its key.
+const NEW_CLAIM: &str = "UPDATE {state} SET claim = $2 WHERE name = $1";
+const RETRY: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*) {audit_each}";
+const DISCARD: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), marked AS ({mark} RETURNING o.seq) \
+    {audit_each}";
+const MARK: &str = "UPDATE {outbox} o SET sent_at = now() FROM chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE";
+const DELETE: &str = "DELETE FROM {outbox} o USING chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE";
+const AUDIT_EACH: &str = "INSERT INTO {audit} (name, who, action, reason, detail) SELECT $1, session_user || $5, $6, $7, \
+    jsonb_build_object('seq', c.seq, 'id', c.id, 'topic', c.topic, 'code', c.code) FROM chosen c";
+
+/// Which parked events are meant: all that fit each of what is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// Those with these identities; none given: any.
+    pub ids: Vec<Uuid>,
+    /// Those that were parked for this reason.
+    pub code: Option<String>,
+    /// Those of this topic.
+    pub topic: Option<String>,
+}
+
+/// A parked event, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedEvent {
+    /// Its number.
+    pub seq: i64,
+    /// Its identity.
+    pub id: Uuid,
+    /// Its topic as in the table.
+    pub topic: String,
+    /// Its key as text.
+    pub key: Option<String>,
+    /// Why, as a stable word.
+    pub code: String,
+    /// Why, as a sentence.
+    pub detail: String,
+    /// Whether later events of its key wait.
+    pub blocking: bool,
+    /// For how long it has been parked.
+    pub age: Duration,
+    /// How many events wait behind it, among the first 100,000 that are unsent.
+    pub waiting: u64,
+}
+
+/// What becomes of parked events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// They are tried again.
+    Retry,
+    /// They are marked as sent and never published.
+    Discard,
+}
+
+impl Decision {
+    /// Its name in the audit.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Retry => "parked retry",
+            Self::Discard => "parked discard",
+        }
+    }
+}
+
+impl Postgres {
+    /// Parked events by reason and number, at most `most`.
+    pub async fn parked(&self, chosen: &Chosen, most: u32) -> Result<Vec<ParkedEvent>, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let key = table::look_up(&mut work, &names, &self.settings).await?.key;
+        let waiting = names.sql_with(WAITING, &[("key_text", key_text(key))]);
+        let waiting = waiting_by_key(&work.rows(statement(&waiting).bind(self.settings.name())).await?)?;
+        let list = bind(&fill(LIST, &names, &self.settings.outbox.mark), self.settings.name(), chosen).bind(i64::from(most));
+        let rows = work.rows(list).await?;
+        work.commit().await?;
+        rows.iter().map(|row| read(row, &waiting)).collect()
+    }
+
+    /// How many parked events are meant.
+    pub async fn count_parked(&self, chosen: &Chosen) -> Result<u64, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let row = work.row(bind(&fill(COUNT, &names, &self.settings.outbox.mark), self.settings.name(), chosen)).await?;
+        work.commit().await?;
+        row.map_or(Ok(0), |row| get::<i64>(&row, 0, "count").map(i64::cast_unsigned))
+    }
+
+    /// Retries or discards parked events, with a row in the audit for each, and returns how many. `who` is added to the role's name.
+    pub async fn decide(&self, decision: Decision, chosen: &Chosen, who: &str, reason: &str) -> Result<u64, Fault> {
+        let (mut link, names) = self.link().await?;
+        let template = match decision {
+            Decision::Retry => RETRY,
+            Decision::Discard => DISCARD,
+        };
+        let sql = fill(template, &names, &self.settings.outbox.mark);
+        let (mut work, _) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        work.execute(statement(&names.sql(settle::FORGET_PARKED)).bind(self.settings.name())).await?;
+        let decide = bind(&sql, self.settings.name(), chosen).bind(who.to_owned()).bind(decision.action()).bind(reason.to_owned());
+        let decided = work.execute(decide).await?;
+        if decided > 0 {
+            new_claim(&mut work, &names, self.settings.name()).await?;
+        }
+        work.commit().await?;
+        Ok(decided)
+    }
+}
+
+/// Whoever relays notices at the next fetch or mark.
+pub(super) async fn new_claim(work: &mut Work<'_>, names: &Names, name: &str) -> Result<(), Fault> {
+    let claim = ClaimNumber(fastrand::i64(..));
+    work.execute(statement(&names.sql(NEW_CLAIM)).bind(name.to_owned()).bind(claim.0)).await.map(drop)
+}
+
+fn fill(template: &str, names: &Names, mark: &Mark) -> Sql {
+    let mark = match mark {
+        Mark::Row => MARK,
+        Mark::Delete => DELETE,
+    };
+    let template = template.replace("{chosen}", CHOSEN).replace("{mark}", mark).replace("{audit_each}", AUDIT_EACH);
+    names.sql(&template)
+}
+
+fn bind(sql: &Sql, name: &str, chosen: &Chosen) -> Statement<'static> {
+    let ids = (!chosen.ids.is_empty()).then(|| chosen.ids.clone());
+    statement(sql).bind(name.to_owned()).bind(ids).bind(chosen.code.clone()).bind(chosen.topic.clone())
+}
+
+/// Counts by topic and key.
+type Waiting = HashMap<(String, Option<String>), i64>;
+
+fn waiting_by_key(rows: &[PgRow]) -> Result<Waiting, Fault> {
+    rows.iter().map(|row| Ok(((get(row, 0, "topic")?, get(row, 1, "key")?), get(row, 2, "count")?))).collect()
+}
+
+fn read(row: &PgRow, waiting: &Waiting) -> Result<ParkedEvent, Fault> {
+    let (topic, key, blocking): (String, Option<String>, bool) =
+        (get(row, 2, "topic")?, get(row, 3, "key")?, get(row, 6, "blocking")?);
+    let lane = (topic, key);
+    let behind = waiting.get(&lane).copied().filter(|_| blocking && lane.1.is_some()).unwrap_or(0).cast_unsigned();
+    Ok(ParkedEvent {
+        seq: get(row, 0, "seq")?,
+        id: get(row, 1, "id")?,
+        topic: lane.0,
+        key: lane.1,
+        code: get(row, 4, "code")?,
+        detail: get(row, 5, "detail")?,
+        blocking,
+        age: Duration::from_micros(get::<i64>(row, 7, "age")?.cast_unsigned()),
+        waiting: behind,
+    })
+}
