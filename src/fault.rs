@@ -48,7 +48,7 @@ pub enum Fault {
     #[error(transparent)]
     Unsafe(#[from] Halt),
     /// No retry helps until a person changes the configuration or the schema.
-    #[error("{detail}. {remedy}")]
+    #[error("{detail}")]
     Misconfigured {
         /// What is wrong.
         detail: String,
@@ -56,7 +56,7 @@ pub enum Fault {
         remedy: String,
     },
     /// A right is missing.
-    #[error("not allowed: {detail}. {remedy}")]
+    #[error("not allowed: {detail}")]
     Refused {
         /// Which right is missing.
         detail: String,

@@ -21,14 +21,14 @@ async fn fresh() -> Here {
 
 fn misconfigured<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
     match result {
-        Err(fault @ Fault::Misconfigured { .. }) => fault.to_string(),
+        Err(fault @ Fault::Misconfigured { .. }) => format!("{fault}. {}", fault.remedy()),
         other => panic!("expected a refusal, got {other:?}"),
     }
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
     match result {
-        Err(fault @ Fault::Refused { .. }) => fault.to_string(),
+        Err(fault @ Fault::Refused { .. }) => format!("{fault}. {}", fault.remedy()),
         other => panic!("expected a missing right, got {other:?}"),
     }
 }
