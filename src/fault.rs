@@ -121,8 +121,6 @@ pub enum Cause {
     MarkCount,
     /// The mark failed or its outcome is unknown.
     Mark,
-    /// The fetch failed.
-    Fetch,
     /// The settlement found the table ahead of what it had read.
     Settle,
     /// The producer was fenced.
@@ -131,13 +129,11 @@ pub enum Cause {
     Outage,
     /// A halt's evidence is gone.
     HaltCleared,
-    /// The leader finished nothing for too long.
-    Stuck,
 }
 
 impl Cause {
     /// Every cause, for metrics that must exist from the start.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 15] = [
         Self::Start,
         Self::Publish,
         Self::Commit,
@@ -149,12 +145,10 @@ impl Cause {
         Self::SequenceWentBack,
         Self::MarkCount,
         Self::Mark,
-        Self::Fetch,
         Self::Settle,
         Self::Fenced,
         Self::Outage,
         Self::HaltCleared,
-        Self::Stuck,
     ];
 
     /// Metric label and word in messages.
@@ -171,12 +165,10 @@ impl Cause {
             Self::SequenceWentBack => "sequence_went_back",
             Self::MarkCount => "mark_count",
             Self::Mark => "mark",
-            Self::Fetch => "fetch",
             Self::Settle => "settle",
             Self::Fenced => "fenced",
             Self::Outage => "outage",
             Self::HaltCleared => "halt_cleared",
-            Self::Stuck => "stuck",
         }
     }
 }
