@@ -26,9 +26,11 @@ use crate::waits::Waits;
 
 mod fetching;
 mod halting;
+mod telling;
 mod work;
 
 use fetching::Fetching;
+use telling::Told;
 use work::{Work, mark, publish};
 
 /// What a relay needs to know.
@@ -84,6 +86,7 @@ pub struct Relay<S, K> {
     finished: Instant,
     /// Highest batch number that was settled or published under the present lease.
     known: u64,
+    told: Told,
 }
 
 type WorkOf<S, K> = Work<
@@ -97,7 +100,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     pub fn new(source: Arc<S>, sink: Arc<K>, settings: Settings, metrics: Metrics, chance: fastrand::Rng) -> Self {
         let size = BatchSize::new(settings.limits);
         let now = Instant::now();
-        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, known: 0 }
+        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, known: 0, told: Told::default() }
     }
 
     /// Relays under the lease grant `epoch` until asked to stop, or until going on makes no sense.
@@ -149,6 +152,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.progress = Instant::now();
         self.metrics.claimed(cause);
         self.metrics.halted(None);
+        self.told.claimed();
         info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
         match self.settings.until {
             Until::Settled => Ok(End::Stopped),
@@ -223,13 +227,13 @@ impl<S: Source, K: Sink> Relay<S, K> {
         Ok(())
     }
 
-    async fn back_off(&self, fault: &Fault, pause: Duration, stop: &mut Stop) -> Option<End> {
+    async fn back_off(&mut self, fault: &Fault, pause: Duration, stop: &mut Stop) -> Option<End> {
         if pause.is_zero() {
             debug!(error = fault.obx(), %fault, "claiming again");
             return None;
         }
         self.phase(Phase::BackingOff);
-        warn!(error = fault.obx(), %fault, remedy = fault.remedy(), pause_ms = pause.as_millis() as u64, "backing off");
+        self.told.backing_off(fault, pause);
         wait(pause, stop).await
     }
 

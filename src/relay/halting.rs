@@ -1,7 +1,7 @@
 //! Looking before fencing, and halting: what happens before and instead of the loop.
 
 use tokio::time::{Instant, sleep};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{End, Relay, wait};
 use crate::fault::{Dependency, Fault, Halt, HaltCode, Verdict};
@@ -49,7 +49,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
 
     /// Takes the evidence again, writes the halt, and looks now and then whether the evidence is gone: then there is no end.
     pub(super) async fn halt(&mut self, first: Halt, owner: &Owner, stop: &mut Stop) -> Option<End> {
-        warn!(code = first.code.name(), evidence = first.evidence, "looking again before halting");
+        self.told.suspected(&first);
         let mut pause = self.settings.waits.evidence;
         loop {
             if let Some(end) = wait(pause, stop).await {
@@ -58,13 +58,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
             self.progress = Instant::now();
             match self.declare(&first, owner).await {
                 Ok(Some(halt)) => {
-                    error!(
-                        code = halt.code.name(),
-                        error = halt.code.obx(),
-                        evidence = halt.evidence,
-                        remedy = halt.code.remedy(),
-                        "halted"
-                    );
+                    self.told.halted(&halt);
                     self.phase(Phase::Halted);
                     self.metrics.halted(Some(halt.code));
                 }

@@ -9,6 +9,7 @@ mod source_conformance;
 mod cli;
 mod daemon;
 mod documents;
+mod log;
 mod relay;
 mod sink;
 mod source;
