@@ -13,4 +13,5 @@ mod log;
 mod relay;
 mod sink;
 mod source;
+mod systemd;
 mod tidy;
