@@ -27,6 +27,7 @@ mod end_to_end;
 mod memory;
 
 mod kafka_faults;
+mod kafka_security;
 mod kafka_sink;
 mod kafka_world;
 mod postgres;
