@@ -25,6 +25,7 @@ mod chaos_postgres;
 mod chaos_storm;
 mod end_to_end;
 mod memory;
+mod speed;
 
 mod kafka_faults;
 mod kafka_security;
