@@ -23,6 +23,7 @@ mod chaos_kafka;
 mod chaos_kill;
 mod chaos_postgres;
 mod chaos_storm;
+mod commands;
 mod end_to_end;
 mod memory;
 mod speed;
