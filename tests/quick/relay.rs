@@ -826,6 +826,12 @@ async fn a_halt_is_told_when_it_begins_when_its_evidence_changes_and_once_an_hou
     assert!((4..=5).contains(&told), "{told}: once an hour");
     world.source.database().standing.address = "memory".into();
     relay.phase(Phase::Relaying).await;
+    let told = log.count("ERROR", "halted");
+    world.source.database().standing.address = "yonder".into();
+    world.sink.log().failures.push_back(Some(Failure::Before(outage())));
+    world.source.insert("orders", Some("k"), "1");
+    relay.phase(Phase::Halted).await;
+    assert_eq!(log.count("ERROR", "halted"), told + 1, "what halts it after a claim that went well is news");
     assert!(matches!(relay.stop().await, End::Stopped));
 }
 
