@@ -78,18 +78,6 @@ impl From<Fault> for Failure {
             | Fault::Unsafe(_)
             | Fault::LeaseLost => EXIT_FAILED,
         };
-        // these two end with their remedy already
-        let remedy = match &fault {
-            Fault::Misconfigured { .. } | Fault::Refused { .. } => String::new(),
-            Fault::Unavailable { .. }
-            | Fault::Standby
-            | Fault::InDoubt { .. }
-            | Fault::Fenced { .. }
-            | Fault::Poison(_)
-            | Fault::Topic(_)
-            | Fault::Unsafe(_)
-            | Fault::LeaseLost => format!(". {}", fault.remedy()),
-        };
-        Self { message: format!("{}: {fault}{remedy}", fault.obx()), code }
+        Self { message: format!("{}: {fault}. {}", fault.obx(), fault.remedy()), code }
     }
 }

@@ -43,7 +43,7 @@ pub enum Fault {
     #[error(transparent)]
     Unsafe(#[from] Halt),
     /// No retry helps until a person changes the configuration or the schema.
-    #[error("{detail}. {remedy}")]
+    #[error("{detail}")]
     Misconfigured {
         /// What is wrong.
         detail: String,
@@ -51,7 +51,7 @@ pub enum Fault {
         remedy: String,
     },
     /// A right is missing.
-    #[error("not allowed: {detail}. {remedy}")]
+    #[error("not allowed: {detail}")]
     Refused {
         /// Which right is missing.
         detail: String,
@@ -116,8 +116,6 @@ pub enum Cause {
     MarkCount,
     /// The mark failed or its outcome is unknown.
     Mark,
-    /// The fetch failed.
-    Fetch,
     /// The settlement found the table ahead of what it had read.
     Settle,
     /// The producer was fenced.
@@ -130,13 +128,11 @@ pub enum Cause {
     Outage,
     /// A halt's evidence is gone.
     HaltCleared,
-    /// The leader finished nothing for too long.
-    Stuck,
 }
 
 impl Cause {
     /// Every cause, for metrics that must exist from the start.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 17] = [
         Self::Start,
         Self::Publish,
         Self::Commit,
@@ -148,14 +144,12 @@ impl Cause {
         Self::SequenceWentBack,
         Self::MarkCount,
         Self::Mark,
-        Self::Fetch,
         Self::Settle,
         Self::Fenced,
         Self::SetAside,
         Self::Search,
         Self::Outage,
         Self::HaltCleared,
-        Self::Stuck,
     ];
 
     /// Metric label and word in messages.
@@ -172,14 +166,12 @@ impl Cause {
             Self::SequenceWentBack => "sequence_went_back",
             Self::MarkCount => "mark_count",
             Self::Mark => "mark",
-            Self::Fetch => "fetch",
             Self::Settle => "settle",
             Self::Fenced => "fenced",
             Self::SetAside => "set_aside",
             Self::Search => "search",
             Self::Outage => "outage",
             Self::HaltCleared => "halt_cleared",
-            Self::Stuck => "stuck",
         }
     }
 }

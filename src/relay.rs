@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::cursor::Form;
 use crate::event::BatchLimits;
@@ -27,9 +27,11 @@ use crate::waits::Waits;
 
 mod fetching;
 mod halting;
+mod telling;
 mod work;
 
 use fetching::{Fetching, Fresh};
+use telling::Told;
 use work::{Held, Work, mark, publish};
 
 /// What a relay needs to know.
@@ -87,6 +89,7 @@ pub struct Relay<S, K> {
     suspect: Option<Unfit>,
     /// Highest batch number that was settled or published under the present lease.
     known: u64,
+    told: Told,
 }
 
 type WorkOf<S, K> = Work<
@@ -100,7 +103,19 @@ impl<S: Source, K: Sink> Relay<S, K> {
     pub fn new(source: Arc<S>, sink: Arc<K>, settings: Settings, metrics: Metrics, chance: fastrand::Rng) -> Self {
         let size = BatchSize::new(settings.limits);
         let now = Instant::now();
-        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, suspect: None, known: 0 }
+        Self {
+            source,
+            sink,
+            settings,
+            metrics,
+            chance,
+            size,
+            progress: now,
+            finished: now,
+            suspect: None,
+            known: 0,
+            told: Told::default(),
+        }
     }
 
     /// Relays under the lease grant `epoch` until asked to stop, or until going on makes no sense.
@@ -152,6 +167,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.progress = Instant::now();
         self.metrics.claimed(cause);
         self.metrics.halted(None);
+        self.told.claimed();
         info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
         match self.settings.until {
             Until::Settled => Ok(End::Stopped),
@@ -244,16 +260,6 @@ impl<S: Source, K: Sink> Relay<S, K> {
         if let Fault::Poison(unfit) = fault {
             self.suspect = Some(unfit.clone());
         }
-    }
-
-    async fn back_off(&self, fault: &Fault, pause: Duration, stop: &mut Stop) -> Option<End> {
-        if pause.is_zero() {
-            debug!(error = fault.obx(), %fault, "claiming again");
-            return None;
-        }
-        self.phase(Phase::BackingOff);
-        warn!(error = fault.obx(), %fault, remedy = fault.remedy(), pause_ms = pause.as_millis() as u64, "backing off");
-        wait(pause, stop).await
     }
 
     /// A relay with an end in sight gives up when nothing gets finished; any other one stays as long as it can claim.

@@ -1,7 +1,9 @@
 //! Looking before fencing, and halting: what happens before and instead of the loop.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep};
-use tracing::{error, warn};
+use tracing::{debug, warn};
 
 use super::{End, Relay, wait};
 use crate::fault::{Dependency, Fault, Halt, HaltCode, Verdict};
@@ -47,9 +49,20 @@ impl<S: Source, K: Sink> Relay<S, K> {
         Ok((standing, view))
     }
 
+    /// Pauses before the next claim.
+    pub(super) async fn back_off(&mut self, fault: &Fault, pause: Duration, stop: &mut Stop) -> Option<End> {
+        if pause.is_zero() {
+            debug!(error = fault.obx(), %fault, "claiming again");
+            return None;
+        }
+        self.phase(Phase::BackingOff);
+        self.told.backing_off(fault, pause);
+        wait(pause, stop).await
+    }
+
     /// Takes the evidence again, writes the halt, and looks now and then whether the evidence is gone: then there is no end.
     pub(super) async fn halt(&mut self, first: Halt, owner: &Owner, stop: &mut Stop) -> Option<End> {
-        warn!(code = first.code.name(), evidence = first.evidence, "looking again before halting");
+        self.told.suspected(&first);
         let mut pause = self.settings.waits.evidence;
         loop {
             if let Some(end) = wait(pause, stop).await {
@@ -58,13 +71,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
             self.progress = Instant::now();
             match self.declare(&first, owner).await {
                 Ok(Some(halt)) => {
-                    error!(
-                        code = halt.code.name(),
-                        error = halt.code.obx(),
-                        evidence = halt.evidence,
-                        remedy = halt.code.remedy(),
-                        "halted"
-                    );
+                    self.told.halted(&halt);
                     self.phase(Phase::Halted);
                     self.metrics.halted(Some(halt.code));
                 }

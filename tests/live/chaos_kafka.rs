@@ -101,15 +101,11 @@ fn answers_to_a_commit_are_lost() {
         lost.wait_caught(SOON);
         let_pass(Duration::from_millis(300));
         // The library never hears of it; then the connection goes too.
-        network_trouble(&way.nodes[0]);
+        way.nodes[0].cut_once();
     }
     stage.wait_for_batches(10, SOON);
     assert!(daemon.metric("outboxd_claims_total") >= 3.0, "a commit in doubt, or a late one, makes a claim");
     stage.prove();
-}
-
-fn network_trouble(network: &crate::support::Proxy) {
-    network.cut_once();
 }
 
 #[test]

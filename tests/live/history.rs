@@ -18,14 +18,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Panics
 /// If a partition cannot be read to its end: then somebody's transaction is open for ever.
 pub fn read(kafka: &Kafka, topic: &str, partitions: i32) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    each(kafka, topic, partitions, |message| seen.push(record(message)));
+    seen
+}
+
+/// Shows each of the records that [`read`] returns.
+///
+/// # Panics
+/// As [`read`] does.
+pub fn each(kafka: &Kafka, topic: &str, partitions: i32, mut show: impl FnMut(&BorrowedMessage<'_>)) {
     let mut config = kafka.client();
     config.set("group.id", "checker").set("enable.auto.commit", "false").set("isolation.level", "read_committed");
     config.set("enable.partition.eof", "true").set("auto.offset.reset", "error").set("fetch.wait.max.ms", "10");
     let consumer: BaseConsumer = config.create().unwrap();
-    (0..partitions).flat_map(|partition| read_partition(&consumer, topic, partition)).collect()
+    (0..partitions).for_each(|partition| each_of_partition(&consumer, topic, partition, &mut show));
 }
 
-fn read_partition(consumer: &BaseConsumer, topic: &str, partition: i32) -> Vec<Seen> {
+fn each_of_partition(consumer: &BaseConsumer, topic: &str, partition: i32, show: &mut impl FnMut(&BorrowedMessage<'_>)) {
     let start = Instant::now();
     let (low, _) = loop {
         match consumer.fetch_watermarks(topic, partition, Duration::from_secs(5)) {
@@ -36,16 +46,16 @@ fn read_partition(consumer: &BaseConsumer, topic: &str, partition: i32) -> Vec<S
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic, partition, Offset::Offset(low)).unwrap();
     consumer.assign(&assignment).unwrap();
-    let mut seen = Vec::new();
-    let mut since = Instant::now();
+    let (mut shown, mut since) = (0, Instant::now());
     loop {
-        assert!(since.elapsed() < PATIENCE, "{topic} {partition} stands still after {} records", seen.len());
+        assert!(since.elapsed() < PATIENCE, "{topic} {partition} stands still after {shown} records");
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
-                seen.push(record(&message));
+                show(&message);
+                shown += 1;
                 since = Instant::now();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) if is_at_end(consumer, topic, partition, low) => return seen,
+            Some(Err(KafkaError::PartitionEOF(_))) if is_at_end(consumer, topic, partition, low) => return,
             // Anything else passes: a leader that moves, or an open transaction before the end.
             Some(Err(_)) | None => {}
         }

@@ -23,10 +23,13 @@ mod chaos_kafka;
 mod chaos_kill;
 mod chaos_postgres;
 mod chaos_storm;
+mod commands;
 mod end_to_end;
 mod memory;
+mod speed;
 
 mod kafka_faults;
+mod kafka_security;
 mod kafka_sink;
 mod kafka_world;
 mod postgres;

@@ -6,17 +6,20 @@ use std::time::Duration;
 use outboxd::daemon::signals::Signal;
 use outboxd::daemon::{Daemon, Janitor, Outcome, Settings};
 use outboxd::event::BatchLimits;
+use outboxd::fault::Fault;
 use outboxd::heartbeat::Heartbeat;
 use outboxd::metrics::Metrics;
 use outboxd::phase::Phase;
 use outboxd::relay::{self, Relay, Until};
-use outboxd::sink::memory::MemorySink;
+use outboxd::sink::memory::{Failure, MemorySink};
 use outboxd::source::memory::MemorySource;
 use outboxd::waits::Waits;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
+
+use super::log::Log;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -89,4 +92,29 @@ async fn a_run_until_drained_publishes_all_and_leaves() {
     let process = start(&source, &sink, "a", 1, Until::Drained);
     assert_eq!(left(process).await, 0);
     assert_eq!((published(&sink), source.database().lease.clone()), (42, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_lasts_is_told_a_few_times_and_then_once_a_minute() {
+    let (log, (source, sink)) = (Log::default(), world(0));
+    let _listening = log.listen();
+    let outage = || Fault::kafka("transport", "test");
+    sink.log().look_failures.extend((0..10_000).map(|_| outage()));
+    let process = start(&source, &sink, "a", 1, Until::Stopped);
+    sleep(20 * SECOND).await;
+    assert_eq!(log.count("WARN", "backing off"), 3);
+    sleep(580 * SECOND).await;
+    let told = log.count("WARN", "backing off");
+    assert!((9..=13).contains(&told), "{told} times in ten minutes");
+    assert!(log.count("DEBUG", "backing off") > 100, "the others are there for whoever searches");
+    sink.log().look_failures.clear();
+    sleep(120 * SECOND).await;
+    assert_eq!(process.metrics.vitals().phase, Phase::Relaying);
+    sink.log().failures.extend((0..2).map(|_| Some(Failure::Before(outage()))));
+    source.insert("orders", Some("k"), "1");
+    sleep(10 * SECOND).await;
+    assert_eq!(published(&sink), 1);
+    assert_eq!(log.count("WARN", "backing off"), told + 1, "a new outage is news; the first try again follows without a pause");
+    process.signals.send(Signal::Terminate).await.expect("the process listens");
+    assert_eq!(left(process).await, 0);
 }

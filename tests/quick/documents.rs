@@ -66,14 +66,23 @@ fn parts(page: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
+/// What looks like an error code.
+fn codes(text: &str) -> impl Iterator<Item = &str> {
+    let found = text.match_indices("OBX").filter_map(|(at, _)| text.get(at..at + 6));
+    found.filter(|code| code.bytes().skip(3).all(|byte| byte.is_ascii_digit()))
+}
+
 #[test]
 fn every_error_code_has_its_part_and_every_part_its_code() {
     let parts = parts(&read("docs/errors.md"));
     let described: BTreeSet<&str> = parts.iter().map(|(code, ..)| code.as_str()).collect();
     assert_eq!(described.len(), parts.len(), "a code is described twice");
     let faults = faults();
+    let sources: Vec<String> = source_files("src").iter().map(|path| read(path)).collect();
+    let written: BTreeSet<&str> = sources.iter().flat_map(|text| codes(text)).collect();
+    assert_eq!(described, written);
     let known: BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).chain(faults.iter().map(Fault::obx)).collect();
-    assert_eq!(described, known);
+    assert!(known.is_subset(&written), "{known:?}");
     for (code, _, text) in &parts {
         for word in ["**Evidence**", "**Remedy**"] {
             assert!(text.contains(word), "{code} has no {word}");

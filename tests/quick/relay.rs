@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::log::Log;
+
 const LIMITS: BatchLimits = BatchLimits { events: 10, bytes: 1 << 20 };
 
 fn waits() -> Waits {
@@ -955,4 +957,50 @@ impl World {
             assert!(last.insert(read.key.clone(), *seq).is_none_or(|before| before < *seq), "a key is out of order");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halt_is_told_when_it_begins_when_its_evidence_changes_and_once_an_hour() {
+    let (log, world) = (Log::default(), World::new());
+    let _listening = log.listen();
+    world.source.database().standing.address = "elsewhere".into();
+    let relay = world.start("a", 1).await;
+    relay.phase(Phase::Halted).await;
+    sleep(Duration::from_secs(1800)).await;
+    assert_eq!(log.count("ERROR", "halted"), 1);
+    world.source.database().standing.address = "yonder".into();
+    sleep(2 * waits().halted).await;
+    assert_eq!(log.count("ERROR", "halted"), 2, "the evidence changed");
+    sleep(Duration::from_secs(3 * 3600)).await;
+    let told = log.count("ERROR", "halted");
+    assert!((4..=5).contains(&told), "{told}: once an hour");
+    world.source.database().standing.address = "memory".into();
+    relay.phase(Phase::Relaying).await;
+    let told = log.count("ERROR", "halted");
+    world.source.database().standing.address = "yonder".into();
+    world.sink.log().failures.push_back(Some(Failure::Before(outage())));
+    world.source.insert("orders", Some("k"), "1");
+    relay.phase(Phase::Halted).await;
+    assert_eq!(log.count("ERROR", "halted"), told + 1, "what halts it after a claim that went well is news");
+    assert!(matches!(relay.stop().await, End::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halt_that_only_a_claim_can_test_is_told_once() {
+    let (log, world) = (Log::default(), World::new());
+    let _listening = log.listen();
+    world.source.insert("orders", Some("k"), "1");
+    world.source.database().swallows_marks = true;
+    let relay = world.start("a", 1).await;
+    relay.phase(Phase::Halted).await;
+    sleep(20 * waits().halted).await;
+    assert_eq!((log.count("ERROR", "halted"), log.count("WARN", "looking again before halting")), (1, 1));
+    let told = log.count("WARN", "backing off");
+    assert!(told <= 25, "{told}");
+    world.source.database().swallows_marks = false;
+    world.drained().await;
+    world.source.database().swallows_marks = true;
+    world.source.insert("orders", Some("k"), "2");
+    sleep(3 * waits().halted).await;
+    assert_eq!(log.count("ERROR", "halted"), 2, "what halts it after a claim that went well is news");
 }

@@ -21,9 +21,6 @@ const INSERT: &str = "INSERT INTO {outbox} (id, topic, key, type, payload, heade
     VALUES ($1, $2, {key_value}, $4, {payload_value}, $6::{headers_type}, to_timestamp(0) + $7 * interval '1 microsecond')";
 const RETURNING: &str = " RETURNING seq::int8";
 
-/// Whether an event still waits.
-const WAITS: &str = "SELECT sent_at IS NULL FROM {outbox} WHERE id = $1";
-
 /// At most 10,001 entries of the partial index are counted.
 const PENDING: &str =
     "SELECT count(*) FROM (SELECT FROM {outbox} o WHERE o.sent_at IS NULL AND {is_free} ORDER BY o.seq LIMIT 10001) bounded";
@@ -154,15 +151,6 @@ impl Postgres {
         work.commit().await?;
         let seq = row.map(|row| get(&row, 0, "seq")).transpose()?;
         Ok(Inserted { seq, id: event.id, created_at_us })
-    }
-
-    /// Whether this event still waits to be marked; nothing when it is not in the table (any more).
-    pub async fn waits(&self, id: Uuid) -> Result<Option<bool>, Fault> {
-        let (mut link, names) = self.link().await?;
-        let mut work = link.begin_indexed().await?;
-        let row = work.row(statement(&names.sql(WAITS)).bind(id)).await?;
-        work.commit().await?;
-        row.map(|row| get(&row, 0, "sent_at")).transpose()
     }
 
     /// What `status` shows.

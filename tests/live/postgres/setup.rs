@@ -21,14 +21,14 @@ async fn fresh() -> Here {
 
 fn misconfigured<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
     match result {
-        Err(fault @ Fault::Misconfigured { .. }) => fault.to_string(),
+        Err(fault @ Fault::Misconfigured { .. }) => format!("{fault}. {}", fault.remedy()),
         other => panic!("expected a refusal, got {other:?}"),
     }
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
     match result {
-        Err(fault @ Fault::Refused { .. }) => fault.to_string(),
+        Err(fault @ Fault::Refused { .. }) => format!("{fault}. {}", fault.remedy()),
         other => panic!("expected a missing right, got {other:?}"),
     }
 }
@@ -158,10 +158,6 @@ async fn an_event_is_inserted_with_the_rights_of_a_writer() {
     let batch = outboxd::source::Reader::fetch(&mut reader, &source::full()).await.expect("fetched").batch.expect("two");
     assert_eq!((batch.event(0).id, batch.event(0).created_at_us), (one.id, one.created_at_us));
     assert_eq!((Some(batch.event(1).seq), batch.event(1).headers), (two.seq, Some(&b"{\"a\": \"b\"}"[..])));
-    assert_eq!(world.source().waits(two.id).await.expect("asked"), Some(true));
-    world.sql("UPDATE {outbox} SET sent_at = now()").await;
-    assert_eq!(world.source().waits(two.id).await.expect("asked"), Some(false));
-    assert_eq!(world.source().waits(Uuid::new_v4()).await.expect("asked"), None);
 }
 
 #[tokio::test]

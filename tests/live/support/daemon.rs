@@ -154,9 +154,14 @@ impl Daemon {
 
     /// The most memory it ever had (VmHWM), in bytes; ask while it runs.
     pub fn peak_rss_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the daemon runs");
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        self.peak_rss_while_it_runs().expect("the daemon runs")
+    }
+
+    /// The same; nothing when it has ended.
+    pub fn peak_rss_while_it_runs(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024)
     }
 
     /// The processor time it used, in seconds; ask while it runs.

@@ -185,11 +185,6 @@ impl Proxy {
         self.trap(Side::Answer, api_key, false)
     }
 
-    /// Loses the next request with this api key; the connection stays.
-    pub fn lose_request(&self, api_key: i16) -> Frame {
-        self.trap(Side::Request, api_key, true)
-    }
-
     /// Loses the next answer to a request with this api key; the connection stays.
     pub fn lose_answer(&self, api_key: i16) -> Frame {
         self.trap(Side::Answer, api_key, true)
