@@ -19,6 +19,7 @@ mod workload;
 
 mod chaos_identity;
 mod chaos_instances;
+mod chaos_journal;
 mod chaos_kafka;
 mod chaos_kill;
 mod chaos_postgres;
