@@ -26,6 +26,7 @@ mod chaos_postgres;
 mod chaos_storm;
 mod end_to_end;
 mod memory;
+mod proof_scans;
 
 mod kafka_faults;
 mod kafka_sink;
