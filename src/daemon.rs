@@ -254,7 +254,7 @@ impl<S: Leases, C: Chores> House<S, C> {
             Until::Stopped => Next::Standby(pause),
             Until::Drained | Until::Settled => {
                 let vitals = self.metrics.vitals();
-                let reached = vitals.database_up && vitals.kafka_up;
+                let reached = vitals.database_up && vitals.kafka_up == Some(true);
                 Next::Leave(if reached { Outcome::NotNow } else { Outcome::Unreachable })
             }
         }

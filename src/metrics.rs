@@ -66,8 +66,8 @@ pub struct Vitals {
     pub database_up: bool,
     /// Whether the database ever answered.
     pub database_reached: bool,
-    /// Whether Kafka answered last.
-    pub kafka_up: bool,
+    /// Whether Kafka answered last; nothing before it was asked.
+    pub kafka_up: Option<bool>,
 }
 
 impl Metrics {
@@ -109,7 +109,7 @@ impl Metrics {
                 vitals.database_up = up;
                 vitals.database_reached |= up;
             }
-            Dependency::Kafka => vitals.kafka_up = up,
+            Dependency::Kafka => vitals.kafka_up = Some(up),
         }
     }
 
@@ -230,7 +230,7 @@ impl State {
             leader: false,
             database_up: false,
             database_reached: false,
-            kafka_up: false,
+            kafka_up: None,
         };
         Self {
             vitals,

@@ -90,7 +90,7 @@ fn not_publishing(vitals: &Vitals) -> Vec<Reason> {
     }
     if !vitals.leader {
         reasons.push(Reason::new("standby", "another process holds the lease, or none could be had"));
-    } else if !vitals.kafka_up {
+    } else if vitals.kafka_up == Some(false) {
         reasons.push(Reason::new("kafka_down", "Kafka cannot be reached"));
     }
     if let Some(code) = vitals.halted {

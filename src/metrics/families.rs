@@ -128,7 +128,7 @@ impl Families {
             set(&self.halted, code.name(), vitals.halted == Some(code));
         }
         set(&self.dependency, Dependency::Database.name(), vitals.database_up);
-        set(&self.dependency, Dependency::Kafka.name(), vitals.kafka_up);
+        set(&self.dependency, Dependency::Kafka.name(), vitals.kafka_up == Some(true));
     }
 }
 

@@ -51,9 +51,10 @@ impl<R: Reader> Fetching<R> {
         Ok(())
     }
 
-    /// Whether the next batch may be fetched while one is being published: the cursor leaves out what is in flight.
+    /// Whether the next batch may be fetched while one is being published: the cursor leaves out what is in flight. A proof scan cannot,
+    /// so when one is due nothing is fetched ahead: it comes also under a backlog that lasts.
     pub(super) fn runs_ahead(&self) -> bool {
-        self.cursor.form() == Form::Cursor
+        self.cursor.form() == Form::Cursor && Instant::now() < self.proof_due
     }
 
     /// The form of a fetch with nothing in flight: now and then the full form, which proves that the cursor missed nothing.

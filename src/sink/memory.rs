@@ -71,6 +71,8 @@ pub struct Log {
     pub refused: BTreeSet<i64>,
     /// Topics that a look finds missing.
     pub missing: BTreeSet<String>,
+    /// How long a batch takes.
+    pub publish_takes: std::time::Duration,
     /// How long a fence takes.
     pub fence_takes: std::time::Duration,
     /// Faults of the next looks.
@@ -241,6 +243,8 @@ impl Publisher for MemoryPublisher {
     async fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> Result<Published, Fault> {
         // a turn of the other tasks, as the network would give it
         tokio::task::yield_now().await;
+        let takes = self.sink.log().publish_takes;
+        tokio::time::sleep(takes).await;
         let sink = self.sink.clone();
         let mut log = sink.log();
         if log.epoch != self.epoch {

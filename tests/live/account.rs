@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use crate::checker::{Kind, Seen, Violation};
 
+#[cfg(test)]
+mod tests;
+
 /// One published event as the journal has it: fingerprint of the id, topic, partition, offset.
 type Line = (u64, String, i32, i64);
 
@@ -15,6 +18,20 @@ pub struct Account {
     /// Numbers of the batches.
     pub numbers: Vec<u64>,
     lines: Vec<Line>,
+    /// Number and fingerprint of each row.
+    rows: HashSet<(i64, u64)>,
+}
+
+/// What the tables say in the end, when everything is published.
+pub struct Tables {
+    /// Rows in the outbox.
+    pub rows: u64,
+    /// Those of them that are marked.
+    pub marked: Vec<(i64, Uuid)>,
+    /// Newest applied batch.
+    pub newest: u64,
+    /// Numbers missing between the oldest and the newest applied batch.
+    pub missing: u64,
 }
 
 /// Decodes a journal topic.
@@ -22,11 +39,11 @@ pub struct Account {
 /// # Panics
 /// If a record is not one.
 pub fn decode(journal: &[Seen]) -> Account {
-    let mut account = Account { numbers: Vec::new(), lines: Vec::new() };
+    let mut account = Account { numbers: Vec::new(), lines: Vec::new(), rows: HashSet::new() };
     for record in journal {
         let bytes = record.payload.as_deref().expect("a journal record has a value");
         let mut bytes = Bytes(bytes);
-        account.numbers.push(decode_record(&mut bytes, &mut account.lines).expect("a journal record is complete"));
+        decode_record(&mut bytes, &mut account).expect("a journal record is complete");
     }
     account
 }
@@ -35,6 +52,9 @@ pub fn decode(journal: &[Seen]) -> Account {
 pub fn check(account: &Account, seen: &[Seen]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut found = |what: String| violations.push(Violation { kind: Kind::Journal, what });
+    if account.numbers.first().is_some_and(|first| *first != 1) {
+        found(format!("the journal begins with batch {}", account.numbers[0]));
+    }
     for (pair, position) in account.numbers.windows(2).zip(1..) {
         if pair[1] != pair[0] + 1 {
             found(format!("batch {} follows batch {} as record {position}", pair[1], pair[0]));
@@ -44,7 +64,6 @@ pub fn check(account: &Account, seen: &[Seen]) -> Vec<Violation> {
     if journalled.len() != account.lines.len() {
         found("an event stands in two records, or twice in one".into());
     }
-    let fingerprint = |id: Uuid| (id.as_u128() >> 64) as u64 ^ id.as_u128() as u64;
     let visible: HashSet<Line> = seen
         .iter()
         .filter_map(|record| Some((fingerprint(record.id()?), record.topic.clone(), record.partition, record.offset)))
@@ -54,10 +73,32 @@ pub fn check(account: &Account, seen: &[Seen]) -> Vec<Violation> {
     violations
 }
 
+/// Everything in which the tables differ from the journal, in which `rows` rows should be left.
+pub fn check_tables(account: &Account, tables: &Tables, rows: u64) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut found = |what: String| violations.push(Violation { kind: Kind::Table, what });
+    let mut expect = |what: &str, number: u64, expected: u64| {
+        if number != expected {
+            found(format!("{what}: {number}, expected {expected}"));
+        }
+    };
+    expect("rows in the table", tables.rows, rows);
+    expect("rows not marked", tables.rows.abs_diff(tables.marked.len() as u64), 0);
+    expect("newest applied batch", tables.newest, account.numbers.last().copied().unwrap_or(0));
+    expect("numbers missing among the applied batches", tables.missing, 0);
+    let unknown = tables.marked.iter().filter(|(seq, id)| !account.rows.contains(&(*seq, fingerprint(*id))));
+    unknown.for_each(|(seq, id)| found(format!("marked, not journalled: {seq} {id}")));
+    violations
+}
+
+fn fingerprint(id: Uuid) -> u64 {
+    (id.as_u128() >> 64) as u64 ^ id.as_u128() as u64
+}
+
 /// The layout is documented in src/journal.rs; this reads it anew.
-fn decode_record(bytes: &mut Bytes<'_>, lines: &mut Vec<Line>) -> Option<u64> {
+fn decode_record(bytes: &mut Bytes<'_>, account: &mut Account) -> Option<()> {
     bytes.take(1 + 16)?;
-    let number = bytes.varint()?;
+    account.numbers.push(bytes.varint()?);
     bytes.text()?;
     bytes.take(8)?;
     bytes.varint()?;
@@ -70,16 +111,18 @@ fn decode_record(bytes: &mut Bytes<'_>, lines: &mut Vec<Line>) -> Option<u64> {
         let (topic, partition, offset) = (bytes.varint()?, bytes.zigzag()?, bytes.zigzag()?);
         lanes.push((topics.get(topic as usize)?.clone(), partition as i32, offset));
     }
+    let mut seq = 0;
     for _ in 0..bytes.varint()? {
-        bytes.varint()?;
+        seq += bytes.zigzag()?;
         let fingerprint = u64::from_le_bytes(bytes.take(8)?.try_into().ok()?);
         let lane = lanes.get_mut(bytes.varint()? as usize)?;
         let offset = lane.2 + bytes.zigzag()?;
-        lines.push((fingerprint, lane.0.clone(), lane.1, offset));
+        account.rows.insert((seq, fingerprint));
+        account.lines.push((fingerprint, lane.0.clone(), lane.1, offset));
         lane.2 = offset + 1;
     }
     bytes.take(8)?;
-    bytes.0.is_empty().then_some(number)
+    bytes.0.is_empty().then_some(())
 }
 
 /// What is left of a record.

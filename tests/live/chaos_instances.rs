@@ -23,11 +23,6 @@ fn takeover(daemons: &[Daemon], from: usize) -> Duration {
     start.elapsed()
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
 #[test]
 fn a_standby_takes_over_soon_after_a_kill_and_at_once_after_a_drain() {
     let lease = Duration::from_secs(2);
@@ -55,7 +50,7 @@ fn a_standby_takes_over_soon_after_a_kill_and_at_once_after_a_drain() {
     }
     println!("takeover after SIGKILL {after_kill:?} (lease {lease:?}), after SIGTERM {after_drain:?}");
     assert!(after_kill.iter().all(|time| *time <= lease + Duration::from_secs(2)), "{after_kill:?}");
-    assert!(median(&mut after_drain) <= Duration::from_secs(1), "{after_drain:?}");
+    assert!(after_drain.iter().all(|time| *time <= Duration::from_secs(1)), "{after_drain:?}");
     stage.prove();
 }
 

@@ -57,8 +57,9 @@ struct Storm<'a> {
 }
 
 impl Storm<'_> {
-    /// Deals a blow. What it holds back is given free before it returns, mostly after the relay had to do without.
-    fn deal(&mut self, blow: Blow) {
+    /// Deals a blow and says whether it fell: what aims at a commit needs one. What it holds back is given free before it returns,
+    /// mostly after the relay had to do without.
+    fn deal(&mut self, blow: Blow) -> bool {
         let a_while = Duration::from_millis(fastrand::u64(50..2500));
         let victim = fastrand::usize(0..self.daemons.len());
         match blow {
@@ -76,13 +77,17 @@ impl Storm<'_> {
             Blow::LateCommit => {
                 let held = self.network.hold_request(api_key::END_TXN);
                 let_pass(a_while / 2);
+                if !held.is_caught() {
+                    return false;
+                }
                 held.cut_client();
                 let_pass(a_while);
             }
             Blow::LostAnswer => {
-                let _lost = self.network.lose_answer(api_key::END_TXN);
+                let lost = self.network.lose_answer(api_key::END_TXN);
                 let_pass(a_while);
                 self.network.cut_once();
+                return lost.is_caught();
             }
             Blow::CrashDatabase => {
                 self.stage.postgres.kill_hard();
@@ -90,14 +95,14 @@ impl Storm<'_> {
             }
             Blow::KillBackend => {
                 let pids = self.stage.relay_backends();
-                if let Some(pid) = fastrand::choice(&pids) {
-                    self.stage.postgres.kill_backend(*pid);
-                    self.stage.postgres.wait_ready();
-                }
+                let Some(pid) = fastrand::choice(&pids) else { return false };
+                self.stage.postgres.kill_backend(*pid);
+                self.stage.postgres.wait_ready();
             }
             Blow::CutDatabase => self.database.cut_once(),
             Blow::FreezeDatabase => freeze(self.database, a_while),
         }
+        true
     }
 }
 
@@ -107,6 +112,14 @@ fn freeze(proxy: &Proxy, time: Duration) {
     proxy.set(Weather::Freeze);
     let_pass(time);
     proxy.set(Weather::Pass);
+}
+
+/// By chance one of those that fell least often, or just one.
+fn draw(fell: &BTreeMap<Blow, usize>) -> Blow {
+    let fewest = fell.values().min().copied().unwrap_or(0);
+    let rare: Vec<Blow> = fell.iter().filter(|(_, count)| **count == fewest).map(|(blow, _)| *blow).collect();
+    let among = if fastrand::bool() { &rare[..] } else { &BLOWS[..] };
+    *fastrand::choice(among).expect("there are blows")
 }
 
 #[test]
@@ -120,12 +133,13 @@ fn any_faults_together_leave_each_event_published_once() {
     stage.write();
     let daemons = NAMES.iter().map(|name| stage.start(name)).collect();
     let mut storm = Storm { stage, daemons, network: &way.nodes[0], database: &database };
-    let until = Instant::now() + Duration::from_secs(if is_long() { 600 } else { 45 });
-    let mut dealt: BTreeMap<Blow, usize> = BTreeMap::new();
-    while Instant::now() < until {
-        let blow = BLOWS[fastrand::usize(0..BLOWS.len())];
-        *dealt.entry(blow).or_default() += 1;
-        storm.deal(blow);
+    let (seconds, least) = if is_long() { (600, 10) } else { (45, 2) };
+    let (start, least_time) = (Instant::now(), Duration::from_secs(seconds));
+    let mut fell: BTreeMap<Blow, usize> = BLOWS.iter().map(|blow| (*blow, 0)).collect();
+    while start.elapsed() < least_time || fell.values().any(|count| *count < least) {
+        assert!(start.elapsed() < 4 * least_time, "not {least} of each in time: {fell:?}");
+        let blow = draw(&fell);
+        *fell.get_mut(&blow).expect("every blow is counted") += usize::from(storm.deal(blow));
         // Mostly the next one falls while this one is not healed; now and then everything comes to rest.
         if fastrand::u8(0..4) == 0 {
             storm.stage.wait_for_batches(3, SOON);
@@ -133,7 +147,7 @@ fn any_faults_together_leave_each_event_published_once() {
             let_pass(Duration::from_millis(fastrand::u64(0..800)));
         }
     }
-    println!("storm: {dealt:?}");
+    println!("storm: {fell:?} in {:?}", start.elapsed());
     storm.stage.wait_for_batches(3, SOON);
     assert!(storm.daemons.iter().all(Daemon::is_running), "whatever happens, a relay stays up");
     let rescued: f64 = storm.daemons.iter().map(|daemon| daemon.metric("outboxd_rescued_events_total")).sum();

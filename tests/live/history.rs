@@ -92,6 +92,13 @@ pub fn open_partitions(kafka: &Kafka, topic: &str, partitions: i32) -> usize {
     (0..partitions).filter(|&partition| end(&committed, partition) < end(&all, partition)).count()
 }
 
+/// How many offsets of a topic are used, by whatever: a topic that nobody writes to keeps this number.
+pub fn used_offsets(kafka: &Kafka, topic: &str, partitions: i32) -> i64 {
+    let consumer: BaseConsumer = kafka.client().set("isolation.level", "read_uncommitted").create().unwrap();
+    let end = |partition| consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the broker answers").1;
+    (0..partitions).map(end).sum()
+}
+
 fn record(message: &BorrowedMessage<'_>) -> Seen {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Seen {

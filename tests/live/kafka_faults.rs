@@ -8,6 +8,7 @@ use outboxd::fault::{Fault, HaltCode};
 use outboxd::journal::{Applied, Checksum, History, Record};
 use outboxd::sink::{Commit, Published, Publisher, Sink};
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::producer::Producer;
 
 use crate::kafka_world::{KafkaWorld, SOON};
 use crate::sink_conformance::{self as suite, SinkWorld, batch, publish, published};
@@ -147,6 +148,28 @@ async fn an_open_transaction_of_our_own_is_named() {
     let Err(Fault::Unsafe(halt)) = suite::claim_from(&world, 8, Applied::default()).await.map(drop) else { panic!("no halt") };
     assert_eq!(halt.code, HaltCode::JournalBlocked);
     assert!(halt.evidence.contains("batch 1 of this outbox, written by relay-7"), "{halt}");
+}
+
+/// A commit is answered before its markers are written: the batch may be marked while nobody can see its record yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_applied_record_that_cannot_be_seen_yet_is_waited_for() {
+    let world = KafkaWorld::new().await;
+    let record = Record { writer: suite::writer(7), n: 1, previous: Checksum(0), topics: vec![], entries: vec![] };
+    let (bytes, checksum) = record.encode();
+    let base = Applied { n: 1, offset: 0, checksum };
+    let producer = world.producer(&world.kafka.unique_topic("slow"));
+    world.send_open(&producer, &[(world.sink().journal_topic(), &bytes)]);
+    let sink = world.sink();
+    let early = tokio::time::timeout(Duration::from_secs(3), sink.look(suite::OUTBOX, base)).await;
+    assert!(early.is_err(), "neither a halt nor a view before it can be seen: {early:?}");
+    let Err(Fault::Unsafe(halt)) = sink.look(suite::OUTBOX, base).await else { panic!("no halt") };
+    assert_eq!(halt.code, HaltCode::JournalBlocked, "{halt}");
+    assert!(halt.evidence.contains("batch 1 of this outbox, written by relay-7"), "{halt}");
+    let beyond = Applied { offset: 7, ..base };
+    let Err(Fault::Unsafe(halt)) = sink.look(suite::OUTBOX, beyond).await else { panic!("no halt") };
+    assert_eq!(halt.code, HaltCode::KafkaBehind, "what the journal does not reach is not waited for");
+    producer.commit_transaction(SOON).unwrap();
+    assert_eq!(sink.look(suite::OUTBOX, base).await.expect("a view").last, base);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,6 +19,7 @@ mod workload;
 
 mod chaos_identity;
 mod chaos_instances;
+mod chaos_journal;
 mod chaos_kafka;
 mod chaos_kill;
 mod chaos_postgres;
@@ -26,6 +27,7 @@ mod chaos_storm;
 mod commands;
 mod end_to_end;
 mod memory;
+mod proof_scans;
 mod speed;
 
 mod kafka_faults;

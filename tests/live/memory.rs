@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
 use crate::stage::{Mark, Stage, is_long};
 use crate::support::{Daemon, Kafka, Postgres, Version, eventually, process};
 use crate::workload::Habits;
@@ -68,6 +70,52 @@ fn a_million_numbers_pinned_and_then_rolled_back_fit() {
     stays_below_the_bound("a million numbers pinned and rolled back", &daemon);
     assert_eq!(daemon.metric("outboxd_rescued_events_total"), 0.0);
     stage.prove();
+}
+
+/// Whether the last fetch had this form.
+fn fetches_by(daemon: &Daemon, form: &str) -> bool {
+    let text = daemon.get("/metrics").map(|(_, text)| text).unwrap_or_default();
+    let label = format!("form=\"{form}\"");
+    let mut lines = text.lines().filter(|line| line.starts_with("outboxd_fetch_form{"));
+    lines.any(|line| line.contains(&label) && line.ends_with(" 1"))
+}
+
+#[test]
+fn a_million_separate_gaps_fit() {
+    let (stage, count) = (quiet("gaps"), if is_long() { 1_000_000 } else { 200_000 });
+    let sql = |statement: &str| stage.postgres.sql(&stage.database, statement);
+    let one = format!("INSERT INTO outbox (topic, key, payload) VALUES ('{}', 'one', '{{}}')", topic(&stage));
+    let daemon = stage.start("one");
+    sql(&one);
+    eventually("the cursor runs", SOON, || fetches_by(&daemon, "cursor"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut holder = runtime.block_on(PgConnection::connect(&stage.postgres.url(&stage.database, "shop"))).unwrap();
+    // While this one is open it may still fill each of them.
+    for statement in ["BEGIN", &one] {
+        runtime.block_on(sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut holder)).unwrap();
+    }
+    // Every second number is drawn and thrown away.
+    sql(&format!(
+        "INSERT INTO outbox (topic, key, payload)
+         SELECT '{}', nextval('outbox_seq_seq')::text, '{{}}' FROM generate_series(1, {count}); ANALYZE outbox",
+        topic(&stage)
+    ));
+    let (mut most, mut full) = (0.0_f64, 0);
+    eventually("all are published", SOON * 4, || {
+        most = most.max(daemon.metric("outboxd_open_gaps"));
+        full += usize::from(fetches_by(&daemon, "full"));
+        stage.pending() == 0
+    });
+    println!("{count} gaps: at most {most} ranges at once, full form seen {full} times");
+    assert!(full > 0 && fetches_by(&daemon, "full"), "the cursor is given up while somebody may fill the gaps");
+    assert!(most <= 10_000.0, "{most} ranges");
+    assert_eq!(daemon.metric("outboxd_events_published_total"), f64::from(count + 1));
+    runtime.block_on(sqlx::raw_sql("ROLLBACK").execute(&mut holder)).unwrap();
+    eventually("the cursor runs again", SOON, || fetches_by(&daemon, "cursor"));
+    sql(&one);
+    eventually("it goes on", SOON, || daemon.metric("outboxd_events_published_total") == f64::from(count + 2));
+    assert_eq!((daemon.metric("outboxd_open_gaps"), daemon.metric("outboxd_rescued_events_total")), (0.0, 0.0));
+    stays_below_the_bound("a million separate gaps", &daemon);
 }
 
 #[test]

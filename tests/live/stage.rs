@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use crate::account;
+use crate::account::{self, Tables};
 use crate::checker::{self, Kind, Seen, Violation};
 use crate::history;
 use crate::support::{Daemon, DaemonOptions, Kafka, Postgres, eventually, eventually_get};
@@ -149,6 +149,7 @@ impl<'a> Stage<'a> {
     pub fn wait_halted(&self, daemon: &Daemon, code: &str) {
         wait_halted(&self.options, daemon, code);
     }
+
     /// Waits until `count` batches more are marked.
     pub fn wait_for_batches(&self, count: u64, within: Duration) {
         let until = self.applied() + count;
@@ -185,16 +186,16 @@ impl<'a> Stage<'a> {
             self.stop_writing();
         }
         eventually("the table is drained", DRAIN, || self.pending() == 0);
-        let ledger = self.postgres.sql(&self.database, "SELECT transaction FROM ledger");
-        let kept: HashSet<i64> = ledger.lines().map(|line| line.parse().unwrap()).collect();
-        truth::settle(&mut self.written, &kept, went_back);
+        self.settle(went_back);
         let seen = self.seen();
         let mut violations = checker::check(&self.written, &seen, &self.topics);
         let journal = if self.journalled { history::read(self.kafka, &self.journal(), 1) } else { Vec::new() };
         if self.journalled {
             let account = account::decode(&journal);
             violations.extend(account::check(&account, &seen));
-            violations.extend(self.tables(account.numbers.last().copied().unwrap_or(0)));
+            let committed = self.written.iter().filter(|event| event.fate == truth::Fate::Committed).count() as u64;
+            let rows = if self.mark == Mark::Row { committed } else { 0 };
+            violations.extend(account::check_tables(&account, &self.tables(), rows));
         }
         println!(
             "{}: {} written, {} seen, {} batches, {} violations",
@@ -207,6 +208,30 @@ impl<'a> Stage<'a> {
         violations
     }
 
+    /// Replaces what the writers believe by what the database says.
+    fn settle(&mut self, went_back: bool) {
+        let ledger = self.postgres.sql(&self.database, "SELECT transaction FROM ledger");
+        let kept: HashSet<i64> = ledger.lines().map(|line| line.parse().unwrap()).collect();
+        truth::settle(&mut self.written, &kept, went_back);
+    }
+
+    /// Of a relay that is halted: everything that is wrong with what was published until then. What is not published must be unsent.
+    pub fn violations_while_halted(&mut self) -> Vec<Violation> {
+        self.settle(false);
+        let unsent = self.postgres.sql(&self.database, "SELECT id FROM outbox WHERE sent_at IS NULL");
+        let unsent: HashSet<&str> = unsent.lines().collect();
+        let mut violations = checker::check(&self.written, &self.seen(), &self.topics);
+        violations.retain(|wrong| wrong.kind != Kind::Lost || !unsent.contains(&wrong.what[..36]));
+        violations
+    }
+
+    /// How many offsets of all topics of the outbox are used, of the journal as well.
+    pub fn used_offsets(&self) -> i64 {
+        let journal = self.journal();
+        let topics = self.topics.iter().map(|(topic, count)| (topic, *count)).chain([(&journal, 1)]);
+        topics.map(|(topic, count)| history::used_offsets(self.kafka, topic, count)).sum()
+    }
+
     /// Everything that readers of committed records see in the event topics.
     pub fn seen(&self) -> Vec<Seen> {
         self.topics.iter().flat_map(|(topic, partitions)| history::read(self.kafka, topic, *partitions)).collect()
@@ -217,23 +242,18 @@ impl<'a> Stage<'a> {
         format!("outboxd.{}.journal", self.name)
     }
 
-    /// What the tables say in the end: every committed row is marked or gone, and the applied batches are dense up to the journal's last.
-    fn tables(&self, last: u64) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        let mut expect = |what: &str, query: &str, expected: u64| {
-            let found = self.count(query);
-            if found != expected {
-                violations.push(Violation { kind: Kind::Table, what: format!("{what}: {found}, expected {expected}") });
-            }
+    fn tables(&self) -> Tables {
+        let marked = self.postgres.sql(&self.database, "SELECT seq || ' ' || id FROM outbox WHERE sent_at IS NOT NULL");
+        let row = |line: &str| {
+            let (seq, id) = line.split_once(' ').expect("two columns");
+            (seq.parse().expect("a number"), id.parse().expect("a uuid"))
         };
-        let committed = self.written.iter().filter(|event| event.fate == truth::Fate::Committed).count() as u64;
-        let rows = if self.mark == Mark::Row { committed } else { 0 };
-        expect("rows in the table", "SELECT count(*) FROM outbox", rows);
-        expect("rows not marked", "SELECT count(*) FROM outbox WHERE sent_at IS NULL", 0);
-        expect("newest applied batch", "SELECT coalesce(max(n), 0) FROM outboxd_applied", last);
-        let gaps = "SELECT coalesce(max(n) - min(n) + 1 - count(*), 0) FROM outboxd_applied";
-        expect("numbers missing among the applied batches", gaps, 0);
-        violations
+        Tables {
+            rows: self.count("SELECT count(*) FROM outbox"),
+            marked: marked.lines().map(row).collect(),
+            newest: self.count("SELECT coalesce(max(n), 0) FROM outboxd_applied"),
+            missing: self.count("SELECT coalesce(max(n) - min(n) + 1 - count(*), 0) FROM outboxd_applied"),
+        }
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct End {
 pub(super) enum Until {
     /// To the last stable offset: what readers can see.
     Stable,
+    /// The same, but past this offset if the topic has it: an open transaction there is waited for so long.
+    Past(i64, Duration),
     /// To the high watermark; an open transaction below it is waited for so long.
     End(Duration),
     /// On and on, until this moment.
@@ -78,7 +80,9 @@ pub(super) fn look(shared: &Arc<Shared>, outbox: Uuid, base: Applied, caller: &C
     let bounds = reader.bounds_or_missing(base, caller)?;
     let mut reading = Reading::start(outbox, base, bounds.start);
     let from = reading.from(bounds.start);
-    let end = reader.read(from, bounds, Until::Stable, caller, |offset, bytes| {
+    // A commit is answered before its markers are written: until they are, the applied record is there and cannot be seen.
+    let until = if base.n > 0 { Until::Past(base.offset, patience(shared)) } else { Until::Stable };
+    let end = reader.read(from, bounds, until, caller, |offset, bytes| {
         reading.accept(offset, bytes)?;
         Ok(ControlFlow::Continue(()))
     });
@@ -97,7 +101,7 @@ pub(super) fn recover(
     let mut reading = Reading::start(outbox, base, bounds.start);
     let from = reading.from(bounds.start);
     let mut kept = Kept::default();
-    let until = Until::End(shared.settings.kafka.transaction_timeout + MARGIN);
+    let until = Until::End(patience(shared));
     let end = reader.read(from, bounds, until, caller, |offset, bytes| {
         if reading.accept(offset, bytes)?.is_some() {
             kept.push(offset, bytes);
@@ -128,6 +132,11 @@ pub(super) fn piece(
     });
     finish(reading, &reader, end, outbox, last, caller)?;
     Ok(kept.records)
+}
+
+/// How long an open transaction is waited for.
+fn patience(shared: &Shared) -> Duration {
+    shared.settings.kafka.transaction_timeout + MARGIN
 }
 
 /// What an outbox without a journal sees.
@@ -304,11 +313,14 @@ impl Reader {
             };
             match until {
                 Until::Stable => return Ok(end),
-                Until::End(_) if end.position >= end.high => return Ok(end),
-                Until::End(patience) if blocked.get_or_insert_with(Instant::now).elapsed() > patience => {
+                Until::Past(offset, _) if end.position > offset || end.high <= offset => return Ok(end),
+                Until::Past(..) | Until::End(_) if end.position >= end.high => return Ok(end),
+                Until::Past(_, patience) | Until::End(patience)
+                    if blocked.get_or_insert_with(Instant::now).elapsed() > patience =>
+                {
                     return Err(Stop::Blocked(end));
                 }
-                Until::End(_) => {}
+                Until::Past(..) | Until::End(_) => {}
                 Until::Moment(moment) if Instant::now() >= moment => return Ok(end),
                 Until::Moment(_) => {}
             }

@@ -40,6 +40,8 @@ pub mod api_key {
     pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
     /// Commit or abort.
     pub const END_TXN: i16 = 26;
+    /// The end of a transaction, from the coordinator to the leader of each of its partitions.
+    pub const WRITE_TXN_MARKERS: i16 = 27;
 }
 
 /// Listens on a port of 127.0.0.1 and connects each client to one server; everything passes at first.
@@ -82,7 +84,7 @@ enum Caught {
     Released,
 }
 
-/// The frame that a trap waits for, or has caught. Dropping it releases the frame.
+/// The frame that a trap waits for, or has caught. Dropping it releases the frame, or disarms the trap.
 pub struct Frame {
     state: Arc<watch::Sender<Caught>>,
 }
@@ -111,8 +113,8 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        self.state
-            .send_if_modified(|state| *state > Caught::NotYet && std::mem::replace(state, Caught::Released) != Caught::Released);
+        // A trap that has caught nothing catches nothing any more.
+        self.state.send_if_modified(|state| std::mem::replace(state, Caught::Released) != Caught::Released);
     }
 }
 

@@ -141,8 +141,9 @@ async fn sit_out_weather(side: Side, unit: &Unit, link: &Link) -> bool {
 /// Waits as long as a trap holds the frame; false if it is lost.
 async fn pass_traps(side: Side, unit: &Unit, link: &Link) -> bool {
     let Some(trap) = find_trap(side, unit, link) else { return true };
-    trap.state.send_if_modified(|state| *state == Caught::NotYet && std::mem::replace(state, Caught::Held) == Caught::NotYet);
-    if trap.lose {
+    let is_armed =
+        trap.state.send_if_modified(|state| *state == Caught::NotYet && std::mem::replace(state, Caught::Held) == Caught::NotYet);
+    if is_armed && trap.lose {
         return false;
     }
     let mut state = trap.state.subscribe();
