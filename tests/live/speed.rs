@@ -67,7 +67,6 @@ impl Outbox {
         self.postgres.sql(&self.database, "TRUNCATE outbox");
         self.postgres.sql(&self.database, &events);
         self.postgres.sql(&self.database, "VACUUM ANALYZE outbox");
-        self.postgres.sql(&self.database, "CHECKPOINT");
     }
 }
 
