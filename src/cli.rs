@@ -58,6 +58,35 @@ enum Command {
     /// Look at events that were set aside, retry or discard them
     #[command(subcommand)]
     Parked(ParkedCommand),
+    /// Stop publishing until `resume`; what is begun is finished
+    #[command(after_help = "Examples:\n  outboxd pause --reason 'moving the topic orders'")]
+    Pause(Reason),
+    /// Go on publishing
+    #[command(after_help = "Examples:\n  outboxd resume --reason 'moved'")]
+    Resume(Reason),
+    /// Accept a new state of affairs, after a halt
+    #[command(
+        after_help = "Examples:\n  outboxd adopt --database --dry-run\n  outboxd adopt --database --reason 'moved to db2'\n  \
+        outboxd adopt --journal --reason 'restored a backup that is older than the journal'"
+    )]
+    Adopt {
+        /// This database, as one that the outbox may be published from
+        #[arg(long, required_unless_present = "journal", conflicts_with = "journal")]
+        database: bool,
+        /// The journal as it is now; that of another outbox with its identity
+        #[arg(long, value_name = "UUID", num_args = 0..=1)]
+        journal: Option<Option<Uuid>>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Accept the present number of partitions of a topic
+    #[command(after_help = "Examples:\n  outboxd repin orders --dry-run\n  outboxd repin orders --reason 'grown to 24'")]
+    Repin {
+        /// Topic as in the table
+        topic: String,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -79,6 +108,23 @@ enum ConfigCommand {
     /// Print the effective configuration and where each value came from
     #[command(after_help = "Examples:\n  outboxd config show\n  outboxd config show --json")]
     Show(Json),
+}
+
+#[derive(Debug, Args)]
+struct Reason {
+    /// Why; is kept in the audit
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+struct Change {
+    /// Why; is kept in the audit
+    #[arg(long, required_unless_present = "dry_run", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// Only show what it rests on
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -264,6 +310,13 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         Command::Status(json) => commands::status(config, json.format()).await,
         Command::Send(send) => commands::send(config, send.into()).await,
         Command::Parked(parked) => run_parked(config, parked).await,
+        Command::Pause(Reason { reason }) => commands::pause(config, &reason).await,
+        Command::Resume(Reason { reason }) => commands::resume(config, &reason).await,
+        Command::Adopt { journal: Some(foreign), change, .. } => {
+            commands::adopt_journal(config, foreign, &change.reason, change.dry_run.into()).await
+        }
+        Command::Adopt { change, .. } => commands::adopt_database(config, &change.reason, change.dry_run.into()).await,
+        Command::Repin { topic, change } => commands::repin(config, &topic, &change.reason, change.dry_run.into()).await,
         Command::Config(ConfigCommand::Show(json)) => commands::config_show(loaded, json.format()),
         Command::Healthcheck { strict, json } => commands::healthcheck(config, strict.into(), json.format()).await,
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::config::ConfigErrors;
 use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, Fault};
 
+mod adopt;
 mod assembly;
 mod config;
 mod healthcheck;
@@ -13,7 +14,9 @@ mod parked;
 mod run;
 mod send;
 mod status;
+mod steer;
 
+pub use adopt::adopt_journal;
 pub use config::config_show;
 pub use healthcheck::healthcheck;
 pub use migrate::{Apply, Roles, migrate, plan, roles};
@@ -21,6 +24,7 @@ pub use parked::{Deciding, parked_decide, parked_list, parked_show};
 pub use run::{Once, run};
 pub use send::{Sending, send};
 pub use status::status;
+pub use steer::{Rehearse, adopt_database, pause, repin, resume};
 
 /// Exit code: done, or yes.
 const EXIT_DONE: u8 = 0;
@@ -57,6 +61,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.message)
     }
+}
+
+/// Who asks for a change, beside the name of the database role.
+fn operator() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    user.map_or_else(|_| String::new(), |user| format!(" ({user})"))
 }
 
 impl From<ConfigErrors> for Failure {

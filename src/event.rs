@@ -64,6 +64,17 @@ pub struct BatchLimits {
     pub bytes: usize,
 }
 
+/// Where an event stands among those of its topic and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It can be published: it is good, and so are those before it.
+    Free,
+    /// It cannot be published, and nothing good comes before it.
+    FirstUnfit,
+    /// It cannot be published before something else was: it is behind an unfit one, or is unfit behind a good one.
+    Behind,
+}
+
 /// A run of events in ascending `seq`, never empty.
 #[derive(Debug)]
 pub struct Batch {
@@ -73,7 +84,7 @@ pub struct Batch {
     full: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Row {
     seq: i64,
     id: Uuid,
@@ -142,26 +153,34 @@ impl Batch {
         }
     }
 
-    /// The first `count` events, at least one, as a batch of their own. There is more to fetch after it.
-    pub fn first(&self, count: usize) -> Self {
-        let rows: Vec<Row> = self.rows.iter().take(count.max(1)).cloned().collect();
-        let end = self.rows.get(rows.len()).map_or(self.bytes.len(), |next| next.start);
-        Self { bytes: self.bytes[..end].to_vec(), rows, topics: self.topics.clone(), full: true }
+    /// The events at those positions, as a batch of their own; nothing when there are none. There is more to fetch after it.
+    pub fn select(&self, keep: impl Fn(usize) -> bool) -> Option<Self> {
+        let mut builder = BatchBuilder::new(BatchLimits { events: usize::MAX, bytes: usize::MAX });
+        for position in (0..self.len()).filter(|&position| keep(position)) {
+            builder.push(&self.event(position));
+        }
+        builder.cut();
+        builder.build()
     }
 
-    /// How many events go before the first one of `unfit` that has a good one of its topic and key before it; 0 when there is none.
-    /// What is behind an unfit event of its key waits, so it does not count.
-    pub fn ahead_of(&self, unfit: &HashSet<i64>) -> usize {
-        let mut lanes: HashMap<(u32, &[u8]), bool> = HashMap::new();
+    /// Where each event stands in its lane, the events of one topic and key, when those numbered `unfit` cannot be published.
+    pub fn places(&self, unfit: &HashSet<i64>) -> Vec<Place> {
+        let mut lanes: HashMap<(u32, &[u8]), Place> = HashMap::new();
+        let mut places = Vec::with_capacity(self.len());
         for (position, event) in self.events().enumerate() {
-            let Some(key) = event.key else { continue };
             let good = !unfit.contains(&event.seq);
-            let first_is_good = *lanes.entry((self.rows[position].topic, key)).or_insert(good);
-            if first_is_good && !good {
-                return position;
-            }
+            let alone = if good { Place::Free } else { Place::FirstUnfit };
+            let lane = event.key.map(|key| (self.rows[position].topic, key));
+            let before = lane.and_then(|lane| lanes.get(&lane).copied());
+            let place = match before {
+                None => alone,
+                Some(Place::Free) if good => Place::Free,
+                Some(Place::Free | Place::FirstUnfit | Place::Behind) => Place::Behind,
+            };
+            places.push(place);
+            lane.and_then(|lane| lanes.insert(lane, place));
         }
-        0
+        places
     }
 
     /// All events in order.
@@ -319,16 +338,29 @@ mod tests {
     }
 
     #[test]
-    fn the_first_events_are_a_batch() {
+    fn chosen_events_are_a_batch_with_their_topics_only() {
         let mut builder = BatchBuilder::new(LIMITS);
         let pushed = [event(1, "a", b"x"), event(2, "b", b"yy"), event(5, "a", b"z")];
         pushed.iter().for_each(|one| assert_eq!(builder.push(one), Pushed::Kept));
         let batch = builder.build().expect("three events");
-        for count in 1..=3 {
-            assert_eq!(batch.first(count).events().collect::<Vec<_>>(), pushed[..count]);
-        }
-        let ahead = |unfit: &[i64]| batch.ahead_of(&unfit.iter().copied().collect());
-        assert_eq!([ahead(&[1]), ahead(&[2]), ahead(&[5]), ahead(&[1, 5])], [0, 0, 2, 0]);
+        let chosen = batch.select(|position| position != 1).expect("two");
+        assert_eq!(chosen.events().collect::<Vec<_>>(), [pushed[0], pushed[2]]);
+        assert_eq!((chosen.topics().len(), chosen.is_full()), (1, true));
+        assert!(batch.select(|_| false).is_none());
+    }
+
+    #[test]
+    fn each_event_has_its_place_behind_those_of_its_key() {
+        let mut builder = BatchBuilder::new(BatchLimits { events: 9, ..LIMITS });
+        let keyless = Event { key: None, ..event(6, "a", b"") };
+        let pushed = [event(1, "a", b""), event(2, "b", b""), event(3, "a", b""), event(4, "a", b""), event(5, "b", b""), keyless];
+        pushed.iter().for_each(|one| assert_eq!(builder.push(one), Pushed::Kept));
+        let batch = builder.build().expect("six events");
+        let places = |unfit: &[i64]| batch.places(&unfit.iter().copied().collect());
+        use Place::{Behind, FirstUnfit, Free};
+        assert_eq!(places(&[2, 3, 6]), [Free, FirstUnfit, Behind, Behind, Behind, FirstUnfit]);
+        assert_eq!(places(&[1, 3]), [FirstUnfit, Free, Behind, Behind, Free, Free]);
+        assert_eq!(places(&[]), [Free; 6]);
     }
 
     #[test]

@@ -252,14 +252,20 @@ impl HaltCode {
     /// What a person can do about it, in one sentence.
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::ForeignJournal => "give this outbox another outbox.name: the journal of this name belongs to another outbox",
-            Self::MovedDatabase => "if this is a copy, give it another outbox.name; a move is not accepted by this version",
+            Self::ForeignJournal => {
+                "give this outbox another outbox.name; or take the other one's journal over with `outboxd adopt --journal UUID`"
+            }
+            Self::MovedDatabase => "if this is a copy, give it another outbox.name; if it has moved, `outboxd adopt --database`",
             Self::OldPrimary => "point the relay at the primary: a later one has published already",
             Self::TwoDatabases => {
-                "stop the relay of one of the two databases, then restart the other one; or give one another outbox.name"
+                "stop the relay of one of the two databases, then `outboxd adopt --journal` in the one that stays"
             }
-            Self::JournalWindow => "restore a younger copy of the database: the journal no longer reaches back to this one",
-            Self::KafkaBehind => "bring the journal topic back as it was: it lacks batches that the table has marked",
+            Self::JournalWindow => {
+                "restore a younger copy of the database; or `outboxd adopt --journal`, which prints what may come twice"
+            }
+            Self::KafkaBehind => {
+                "bring the journal topic back as it was; or `outboxd adopt --journal`, which prints what may come twice"
+            }
             Self::JournalBlocked => "end the open transaction on the journal with the broker's kafka-transactions tool",
             Self::JournalVersion => "run the newer outboxd that wrote this record",
             Self::MarkRefused => "look for a row security policy or a trigger that keeps the relay from updating the table",

@@ -10,6 +10,8 @@
 //!                       |        |                 |                                                        |
 //!                       +--------+ evidence gone   |                                                        v
 //!                       +--------------------------+ pause over                                          stopped
+//!
+//!  settling --> paused, where a person said so --> looking, when resumed
 //! ```
 
 use std::fmt;
@@ -25,6 +27,8 @@ pub enum Phase {
     Claiming,
     /// What the journal has and the table lacks is marked.
     Settling,
+    /// A person said so: settled, publishes nothing until resumed.
+    Paused,
     /// Fetch, publish, mark.
     Relaying,
     /// A fault: waits before the next look.
@@ -39,11 +43,12 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, for gauges that must exist from the start.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Standby,
         Self::Looking,
         Self::Claiming,
         Self::Settling,
+        Self::Paused,
         Self::Relaying,
         Self::BackingOff,
         Self::Halted,
@@ -58,6 +63,7 @@ impl Phase {
             Self::Looking => "looking",
             Self::Claiming => "claiming",
             Self::Settling => "settling",
+            Self::Paused => "paused",
             Self::Relaying => "relaying",
             Self::BackingOff => "backing_off",
             Self::Halted => "halted",

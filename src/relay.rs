@@ -14,25 +14,24 @@ use tracing::{info, warn};
 use crate::cursor::Form;
 use crate::event::BatchLimits;
 use crate::fault::{Cause, Fault, Verdict};
-use crate::identity;
-use crate::journal::{Owner, Writer};
+use crate::journal::Owner;
 use crate::metrics::Metrics;
 use crate::pace::{BatchSize, Pause};
-use crate::park::Unfit;
 use crate::phase::Phase;
 use crate::sink::{Fenced, Sink};
-use crate::source::{ClaimNumber, Source, Tenure};
+use crate::source::{Source, Tenure};
 use crate::stop::{Stop, Stopping};
 use crate::waits::Waits;
 
+mod claiming;
 mod fetching;
 mod halting;
 mod telling;
 mod work;
 
-use fetching::{Fetching, Fresh};
+use fetching::Fresh;
 use telling::Told;
-use work::{Held, Work, mark, publish};
+use work::{Aside, Work, mark, publish};
 
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
@@ -85,8 +84,8 @@ pub struct Relay<S, K> {
     progress: Instant,
     /// When a batch or a fetch without work was last finished: what a claim alone is not.
     finished: Instant,
-    /// An event that the log has refused.
-    suspect: Option<Unfit>,
+    /// What outlives a claim of what is set aside.
+    aside: Aside,
     /// Highest batch number that was settled or published under the present lease.
     known: u64,
     told: Told,
@@ -103,19 +102,8 @@ impl<S: Source, K: Sink> Relay<S, K> {
     pub fn new(source: Arc<S>, sink: Arc<K>, settings: Settings, metrics: Metrics, chance: fastrand::Rng) -> Self {
         let size = BatchSize::new(settings.limits);
         let now = Instant::now();
-        Self {
-            source,
-            sink,
-            settings,
-            metrics,
-            chance,
-            size,
-            progress: now,
-            finished: now,
-            suspect: None,
-            known: 0,
-            told: Told::default(),
-        }
+        let aside = Aside::new(settings.waits.held);
+        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, aside, known: 0, told: Told::default() }
     }
 
     /// Relays under the lease grant `epoch` until asked to stop, or until going on makes no sense.
@@ -125,6 +113,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let mut cause = Cause::Start;
         self.finish();
         self.known = 0;
+        self.aside = Aside::new(self.settings.waits.held);
         loop {
             let before = self.finished;
             let fault = match self.tenure(&owner, cause, stop).await {
@@ -160,10 +149,11 @@ impl<S: Source, K: Sink> Relay<S, K> {
     /// One claim, and what is published under it.
     async fn tenure(&mut self, owner: &Owner, cause: Cause, stop: &mut Stop) -> Result<End, Fault> {
         let mut asked = stop.clone();
-        let mut work = tokio::select! {
+        let claimed = tokio::select! {
             claimed = self.claim(owner) => claimed?,
             why = asked.asked() => return Ok(end(why)),
         };
+        let mut work = self.settle(claimed).await?;
         self.progress = Instant::now();
         self.metrics.claimed(cause);
         self.metrics.halted(None);
@@ -171,38 +161,18 @@ impl<S: Source, K: Sink> Relay<S, K> {
         info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
         match self.settings.until {
             Until::Settled => Ok(End::Stopped),
+            Until::Stopped | Until::Drained if work.paused => self.rest(owner, stop).await,
             Until::Stopped | Until::Drained => {
                 self.phase(Phase::Relaying);
                 let ended = self.relay(&mut work, stop).await;
-                if self.suspect.is_none()
-                    && let Some(culprit) = ended.as_ref().err().and_then(Fault::culprit)
-                {
-                    work.set_aside(&culprit, &self.metrics).await?;
+                let suspected = matches!(&ended, Err(Fault::Poison(unfit)) if self.aside.suspect.as_ref() == Some(unfit));
+                if !suspected && let Some(culprit) = ended.as_ref().err().and_then(Fault::culprit) {
+                    work.set_aside(&culprit, &mut self.aside, &self.metrics).await?;
                     self.finish();
                 }
                 ended
             }
         }
-    }
-
-    /// Look, fence, claim, read the journal, settle: in this order, for the reasons given in docs/guarantees.md.
-    async fn claim(&mut self, owner: &Owner) -> Result<WorkOf<S, K>, Fault> {
-        self.phase(Phase::Looking);
-        let seen = self.look(owner).await?;
-        self.phase(Phase::Claiming);
-        let fenced = timeout(self.settings.waits.stuck, self.sink.fence()).await.unwrap_or_else(|_| Err(Fault::slow_fence()))?;
-        let tenure = self.source.claim(owner, ClaimNumber(self.chance.i64(..)), fenced.fence()).await?;
-        let standing = tenure.standing().clone();
-        identity::judge_database(&standing)?;
-        let writer = Writer { outbox: standing.outbox, owner: owner.clone(), database: standing.database.clone() };
-        let (publisher, view, history) = fenced.recover(writer, standing.applied).await?;
-        identity::judge_journal(&standing, &view, seen.last.n)?;
-        self.phase(Phase::Settling);
-        let (reader, marker) = tenure.settle(history).await?;
-        self.known = view.last.n;
-        let fetching = Fetching::start(reader, &self.settings.waits, self.metrics.clone()).await?;
-        let held = Held::new(standing.held, self.settings.waits.held);
-        Ok(Work { publisher, marker, fetching, pins: standing.pins, held, next: None, unmarked: None })
     }
 
     /// The heart: each turn publishes what was fetched, marks what was published, and fetches what comes next.
@@ -213,7 +183,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 mark(&mut work.marker, work.unmarked.take(), &self.metrics).await?;
                 return Ok(end(stop.now()));
             }
-            work.ask_for_held(&self.metrics).await?;
+            work.ask_for_held(&mut self.aside, &self.metrics).await?;
             self.turn(work).await?;
             if work.next.is_none() {
                 work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
@@ -231,7 +201,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     /// Publishes the next batch, marks the one before, and fetches ahead when there is more than one batch.
     async fn turn(&mut self, work: &mut WorkOf<S, K>) -> Result<(), Fault> {
         let Some(fresh) = work.next.take() else { return Ok(()) };
-        let Some(batch) = work.admit(fresh.batch, &mut self.suspect, &self.metrics).await? else {
+        let Some(batch) = work.admit(fresh.batch, &mut self.aside, &self.metrics).await? else {
             self.finish();
             return Ok(());
         };
@@ -258,7 +228,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     fn failed(&mut self, fault: &Fault) {
         self.size.failed(fault);
         if let Fault::Poison(unfit) = fault {
-            self.suspect = Some(unfit.clone());
+            self.aside.suspect = Some(unfit.clone());
         }
     }
 

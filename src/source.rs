@@ -51,6 +51,8 @@ pub struct Standing {
     pub pins: Pins,
     /// Topics that are held, by their names in the table.
     pub held: BTreeSet<String>,
+    /// Whether a person has paused the outbox.
+    pub paused: bool,
 }
 
 impl Standing {

@@ -25,6 +25,8 @@ pub struct Waits {
     pub back_off_most: Duration,
     /// Between two full-form fetches that prove the cursor right.
     pub proof_scan: Duration,
+    /// Between two looks of a paused relay.
+    pub paused: Duration,
     /// Between two looks at topics that are held.
     pub held: Duration,
     /// Least time between two transactions, and between polls while there was work lately.
@@ -47,6 +49,7 @@ impl Waits {
             back_off_least: Duration::from_millis(50),
             back_off_most: Duration::from_secs(5).min(lease),
             proof_scan: Duration::from_secs(60),
+            paused: (lease / 20).clamp(Duration::from_millis(50), Duration::from_secs(1)),
             held: Duration::from_secs(10),
             linger,
             idle: idle.max(linger),

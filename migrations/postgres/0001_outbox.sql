@@ -21,6 +21,9 @@ CREATE TABLE {state} (
     lease_starts       bigint[] NOT NULL DEFAULT '{}',                             -- of the last 64 grants
     lease_until        timestamptz,                                                -- NULL: free
     pins               jsonb NOT NULL DEFAULT '{}',                                -- partition counts by topic
+    paused_at          timestamptz,                                                -- NULL: not paused
+    paused_by          text,
+    paused_reason      text,
     halted_code        text,
     halted_evidence    text,
     halted_at          timestamptz,

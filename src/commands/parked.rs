@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{EXIT_DONE, Failure, Format, assembly};
+use super::{EXIT_DONE, Failure, Format, assembly, operator};
 use crate::config::Config;
 use crate::fault::EXIT_NO;
 use crate::source::postgres::{Chosen, Decision, ParkedEvent};
@@ -76,12 +76,6 @@ pub async fn parked_decide(config: &Config, deciding: &Deciding) -> Result<u8, F
     Ok(if count == 0 { EXIT_NO } else { EXIT_DONE })
 }
 
-/// Who asks, beside the role's name.
-fn operator() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-    user.map_or_else(|_| String::new(), |user| format!(" ({user})"))
-}
-
 fn as_json(event: &ParkedEvent) -> Value {
     json!({
         "seq": event.seq,
@@ -98,11 +92,12 @@ fn as_json(event: &ParkedEvent) -> Value {
 
 fn as_text(events: &[ParkedEvent], all: u64) -> String {
     if events.is_empty() {
-        return "no event is parked\n".into();
+        return "no such event is parked\n".into();
     }
     let mut text = String::new();
     for group in events.chunk_by(|one, next| one.code == next.code) {
-        text += &format!("{}: {}\n", group[0].code, counted(group.len() as u64));
+        let shown = if all > events.len() as u64 { " shown" } else { "" };
+        text += &format!("{}: {}{shown}\n", group[0].code, counted(group.len() as u64));
         for event in group {
             let key = event.key.as_deref().map_or("no key".into(), |key| format!("key {key}"));
             let waiting = if event.waiting > 0 { format!(", {} behind it", event.waiting) } else { String::new() };

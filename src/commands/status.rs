@@ -54,6 +54,9 @@ impl Report {
             "owner": figures.owner,
             "lease_epoch": figures.epoch,
             "lease_left_seconds": seconds(figures.lease_left),
+            "paused": figures.paused.as_ref().map(|(by, reason, age)| json!({
+                "by": by, "reason": reason, "seconds": age.as_secs_f64(),
+            })),
             "halted": figures.halted.as_ref().map(|(code, evidence, age)| json!({
                 "code": code, "evidence": evidence, "seconds": age.as_secs_f64(),
             })),
@@ -83,6 +86,9 @@ impl Report {
         if figures.blocked > 0 {
             lines.push(format!("blocked      {} wait behind these", figures.blocked.min(COUNTED_TO)));
         }
+        if let Some((by, reason, age)) = &figures.paused {
+            lines.push(format!("paused       for {} by {by}: {reason}", rounded(*age)));
+        }
         if let Some((code, evidence, age)) = &figures.halted {
             lines.push(format!("halted       {code} for {}: {evidence}", rounded(*age)));
         }
@@ -94,6 +100,7 @@ impl Report {
         let (name, pending) = (&self.name, self.pending());
         match (&self.figures.halted, &self.figures.owner) {
             (Some((code, ..)), _) => format!("Outbox {name} is halted ({code}): {pending} events wait for a person."),
+            (None, _) if self.figures.paused.is_some() => format!("Outbox {name} is paused; {pending} events wait."),
             (None, None) => format!("Outbox {name} is relayed by nobody; {pending} events wait."),
             (None, Some(owner)) if self.figures.pending == 0 => format!("Outbox {name} is relayed by {owner}; nothing waits."),
             (None, Some(owner)) => format!("Outbox {name} is relayed by {owner}; {pending} events wait."),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::{End, Relay, wait};
-use crate::fault::{Dependency, Fault, Halt, HaltCode, Verdict};
+use super::{End, Relay, Until, wait};
+use crate::fault::{Cause, Dependency, Fault, Halt, HaltCode, Verdict};
 use crate::identity;
 use crate::journal::{Owner, View};
 use crate::phase::Phase;
@@ -47,6 +47,26 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let view = self.sink.look(standing.outbox, standing.applied).await?;
         identity::judge_journal(&standing, &view, u64::MAX)?;
         Ok((standing, view))
+    }
+
+    /// Publishes nothing until a person resumes. A run with an end in sight does not wait for that.
+    pub(super) async fn rest(&mut self, owner: &Owner, stop: &mut Stop) -> Result<End, Fault> {
+        info!("paused: nothing is published until `outboxd resume`");
+        while self.settings.until == Until::Stopped {
+            self.phase(Phase::Paused);
+            if let Some(end) = wait(self.settings.waits.paused, stop).await {
+                return Ok(end);
+            }
+            let standing = self.source.look().await?;
+            self.finish();
+            if standing.epoch != owner.epoch {
+                return Err(Fault::LeaseLost);
+            }
+            if !standing.paused {
+                return Err(Fault::in_doubt(Cause::ClaimChanged, "resumed"));
+            }
+        }
+        Ok(End::GaveUp)
     }
 
     /// Pauses before the next claim.

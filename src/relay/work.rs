@@ -1,6 +1,6 @@
 //! What a claim gives, and the steps of a turn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::fetching::{Fetching, Fresh};
 use crate::cursor::Form;
-use crate::event::{Batch, BatchLimits};
+use crate::event::{Batch, BatchLimits, Place};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 use crate::park::{Ailing, Done, SetAside, Unfit};
@@ -23,65 +23,83 @@ pub(super) struct Work<R, M, P> {
     pub(super) marker: M,
     pub(super) fetching: Fetching<R>,
     pub(super) pins: Pins,
-    pub(super) held: Held,
+    pub(super) held: BTreeSet<String>,
+    /// Whether nothing may be published now.
+    pub(super) paused: bool,
     pub(super) next: Option<Fresh>,
     pub(super) unmarked: Option<Published>,
 }
 
-/// Topics that cannot be published to, and when they are asked for again.
-pub(super) struct Held {
-    topics: BTreeSet<String>,
+/// What outlives a claim of what is set aside.
+pub(super) struct Aside {
+    /// An event that the log has refused. It is parked when it is fetched again, after those before it.
+    pub(super) suspect: Option<Unfit>,
     every: Duration,
+    /// When held topics are asked for again.
     due: Instant,
+    /// How often in a row a topic had to be held that a look had found well: a right to look is not a right to write.
+    times: u32,
 }
 
-impl Held {
-    /// Asked for at once: a claim often follows upon what a person mended.
-    pub(super) fn new(topics: BTreeSet<String>, every: Duration) -> Self {
-        Self { topics, every, due: Instant::now() }
+/// The longest time between two looks at held topics is the shortest one, doubled so often.
+const MOST_DOUBLINGS: u32 = 5;
+
+impl Aside {
+    /// Held topics are asked for at once: a start often follows upon what a person mended.
+    pub(super) fn new(every: Duration) -> Self {
+        Self { suspect: None, every, due: Instant::now(), times: 0 }
     }
 
     fn is_due(&mut self) -> bool {
         let now = Instant::now();
-        let due = !self.topics.is_empty() && now >= self.due;
+        let due = now >= self.due;
         if due {
-            self.due = now + self.every;
+            self.due = now + self.every * 2_u32.pow(self.times);
         }
         due
+    }
+
+    fn held_again(&mut self) {
+        self.due = Instant::now() + self.every * 2_u32.pow(self.times);
+        self.times = (self.times + 1).min(MOST_DOUBLINGS);
     }
 }
 
 impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
-    /// Looks at a batch before anything of it is sent, and gives what of it can go: all; or, when something has to be set aside, the
-    /// events that come before that; or nothing, because it was set aside. In the latter two cases the table is read anew.
+    /// Looks at a batch before anything of it is sent, and gives what of it can go: all; or, where something cannot, first the events that
+    /// are not behind that; or nothing, because something was set aside. In the latter two cases the table is read anew.
     pub(super) async fn admit(
         &mut self,
         batch: Arc<Batch>,
-        suspect: &mut Option<Unfit>,
+        aside: &mut Aside,
         metrics: &Metrics,
     ) -> Result<Option<Arc<Batch>>, Fault> {
         let Inspection { mut set_aside, pins } = self.publisher.inspect(&batch, &self.pins).await?;
         let here = |unfit: &Unfit| batch.events().any(|event| (event.seq, event.id) == (unfit.seq, unfit.id));
-        set_aside.unfit.extend(suspect.clone().filter(here));
+        set_aside.unfit.extend(aside.suspect.clone().filter(here));
         if set_aside.is_empty() {
             self.pin(pins).await?;
             return Ok(Some(batch));
         }
-        let ahead = batch.ahead_of(&set_aside.unfit.iter().map(|unfit| unfit.seq).collect());
-        if ahead > 0 && set_aside.ailing.is_empty() {
-            let first = Arc::new(batch.first(ahead));
-            let Inspection { set_aside, pins } = self.publisher.inspect(&first, &self.pins).await?;
-            if set_aside.is_empty() {
-                self.pin(pins).await?;
-                self.fetching.restart().await?;
-                return Ok(Some(first));
-            }
+        let places = batch.places(&set_aside.unfit.iter().map(|unfit| unfit.seq).collect());
+        let first: HashSet<i64> =
+            batch.seqs().zip(&places).filter(|(_, place)| **place == Place::FirstUnfit).map(|(seq, _)| seq).collect();
+        set_aside.unfit.retain(|unfit| first.contains(&unfit.seq));
+        if !set_aside.is_empty() {
+            mark(&mut self.marker, self.unmarked.take(), metrics).await?;
+            self.set_aside(&set_aside, aside, metrics).await?;
+            self.fetching.restart().await?;
+            return Ok(None);
         }
-        mark(&mut self.marker, self.unmarked.take(), metrics).await?;
-        self.set_aside(&set_aside, metrics).await?;
-        suspect.take_if(|suspect| set_aside.unfit.contains(suspect));
+        let free = batch.select(|position| places[position] == Place::Free).map(Arc::new);
+        let free = free.ok_or_else(|| Fault::in_doubt(Cause::SetAside, "every event is behind another one"))?;
+        let Inspection { set_aside, pins } = self.publisher.inspect(&free, &self.pins).await?;
+        if !set_aside.is_empty() {
+            return Err(Fault::in_doubt(Cause::SetAside, "two looks at the same events found something else"));
+        }
+        self.pin(pins).await?;
         self.fetching.restart().await?;
-        Ok(None)
+        Ok(Some(free))
     }
 
     /// Pins the partition counts of topics that occur for the first time.
@@ -95,44 +113,51 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
 
     /// Parks and holds, and tells it: one line for each reason, not for each event. What is neither there any more nor could be set
     /// aside is looked at again after a claim.
-    pub(super) async fn set_aside(&mut self, what: &SetAside, metrics: &Metrics) -> Result<(), Fault> {
-        let done = self.marker.set_aside(what).await?;
-        let mut by_code: BTreeMap<&str, Vec<&Unfit>> = BTreeMap::new();
-        what.unfit.iter().for_each(|unfit| by_code.entry(unfit.code).or_default().push(unfit));
-        for (code, events) in by_code {
-            metrics.parked(code, events.len());
-            let (first, remedy) = (events[0], "outboxd parked list");
-            warn!(code, events = events.len(), first_seq = first.seq, first_id = %first.id, detail = first.detail, remedy, "parked");
-        }
-        for Ailing { topic, code, detail } in &what.ailing {
-            warn!(code, topic, detail, "topic held: its events wait, those of other topics go on");
-            self.held.topics.insert(topic.clone());
-        }
-        debug!(parked = done.parked, held = done.held, "set aside");
+    pub(super) async fn set_aside(&mut self, what: &SetAside, aside: &mut Aside, metrics: &Metrics) -> Result<(), Fault> {
+        let unfit: BTreeMap<i64, &Unfit> = what.unfit.iter().map(|unfit| (unfit.seq, unfit)).collect();
+        let once = SetAside { unfit: unfit.into_values().cloned().collect(), ailing: what.ailing.clone() };
+        let done = self.marker.set_aside(&once).await?;
+        aside.suspect.take_if(|suspect| once.unfit.iter().any(|unfit| unfit.seq == suspect.seq));
         if done == Done::default() {
             return Err(Fault::in_doubt(
                 Cause::SetAside,
                 "nothing could be set aside: its rows are gone, or the database ignored it",
             ));
         }
+        let mut by_code: BTreeMap<&str, Vec<&Unfit>> = BTreeMap::new();
+        once.unfit.iter().for_each(|unfit| by_code.entry(unfit.code).or_default().push(unfit));
+        for (code, events) in by_code {
+            metrics.parked(code, events.len());
+            let (first, remedy) = (events[0], "outboxd parked list");
+            warn!(code, events = events.len(), first_seq = first.seq, first_id = %first.id, detail = first.detail, remedy, "parked");
+        }
+        for Ailing { topic, code, detail } in &once.ailing {
+            warn!(code, topic, detail, "topic held: its events wait, those of other topics go on");
+            self.held.insert(topic.clone());
+        }
+        if !once.ailing.is_empty() {
+            aside.held_again();
+        }
+        debug!(parked = done.parked, held = done.held, "set aside");
         Ok(())
     }
 
     /// Looks now and then whether topics that are held can be published to again.
-    pub(super) async fn ask_for_held(&mut self, metrics: &Metrics) -> Result<(), Fault> {
-        if !self.held.is_due() {
+    pub(super) async fn ask_for_held(&mut self, aside: &mut Aside, metrics: &Metrics) -> Result<(), Fault> {
+        if self.held.is_empty() || !aside.is_due() {
             return Ok(());
         }
-        let ailing = self.publisher.ailing(&self.held.topics, &self.pins).await?;
+        let ailing = self.publisher.ailing(&self.held, &self.pins).await?;
         let still: BTreeSet<String> = ailing.into_iter().map(|ailing| ailing.topic).collect();
-        let back = &self.held.topics - &still;
+        let back = &self.held - &still;
         if back.is_empty() {
+            aside.times = 0;
             return Ok(());
         }
         mark(&mut self.marker, self.unmarked.take(), metrics).await?;
         self.marker.let_go(&back).await?;
         info!(topics = ?back, "held topics are back");
-        self.held.topics = still;
+        self.held = still;
         self.next = None;
         self.fetching.restart().await
     }

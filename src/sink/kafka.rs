@@ -34,6 +34,7 @@ use uuid::Uuid;
 
 pub use admin::{Created, Difference, TopicPlan, TopicState};
 pub use history::KafkaHistory;
+pub use journal::Tail;
 pub use publisher::{KafkaFenced, KafkaPublisher};
 pub use watch::{Place, Watch};
 
@@ -89,6 +90,12 @@ impl KafkaSink {
     /// How many headers of rows were left out because a column says the same.
     pub fn overruled_headers(&self) -> u64 {
         self.shared.overruled.load(Ordering::Relaxed)
+    }
+
+    /// The end of the journal, whoever wrote it. Fences nobody.
+    pub async fn tail(&self) -> Result<Tail, Fault> {
+        let shared = Arc::clone(&self.shared);
+        blocking::run("kafka-tail", move |caller| journal::tail(&shared, caller)).await
     }
 
     fn has_journal(&self) -> bool {

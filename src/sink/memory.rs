@@ -69,6 +69,8 @@ pub struct Log {
     pub unfit: BTreeSet<i64>,
     /// Numbers of events that are refused when they are sent.
     pub refused: BTreeSet<i64>,
+    /// Topics that a look finds well, and that refuse what is sent.
+    pub refused_topics: BTreeMap<String, Ailing>,
     /// Topics that a look finds missing.
     pub missing: BTreeSet<String>,
     /// How long a batch takes.
@@ -252,6 +254,9 @@ impl Publisher for MemoryPublisher {
         }
         if let Some(event) = batch.events().find(|event| log.refused.contains(&event.seq)) {
             return Err(unfit(&event, "too_large").into());
+        }
+        if let Some(ailing) = batch.topics().iter().find_map(|topic| log.refused_topics.get(&**topic)) {
+            return Err(ailing.clone().into());
         }
         let failure = log.failures.pop_front().flatten();
         match &failure {

@@ -144,6 +144,7 @@ impl MemorySource {
             grants: Vec::new(),
             pins: Pins::new(),
             held: BTreeSet::new(),
+            paused: false,
         };
         Self(Arc::new(Mutex::new(Database {
             rows: BTreeMap::new(),
@@ -279,20 +280,6 @@ impl Database {
     fn forget_parked(&mut self) {
         let rows = &self.rows;
         self.parked.retain(|seq, parked| rows.get(seq).is_some_and(|row| row.id == parked.id && !row.sent));
-    }
-
-    /// What the command `parked retry` does to one event: a new claim number makes the relay read the table anew.
-    pub fn retry(&mut self, seq: i64) {
-        self.parked.remove(&seq);
-        self.standing.claim = ClaimNumber(self.standing.claim.0.wrapping_add(1));
-    }
-
-    /// What the command `parked discard` does to one event.
-    pub fn discard(&mut self, seq: i64) {
-        if let Some(row) = self.rows.get_mut(&seq) {
-            row.sent = true;
-        }
-        self.retry(seq);
     }
 
     /// Records a batch as applied: once, and after its predecessor.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: `settings` (what is configured), `connection` (one transaction at a time, fit for a pooler), `names` (quoting),
 //! `failure` (errors to faults), `table` (what the catalog says of the outbox); then the verbs: `standing` (look, claim, halt),
-//! `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and `migration`, `roles`, `desk`, `parked`.
+//! `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and `migration`, `roles`, `desk`,
+//! `parked`, `steering`.
 //! Each file holds its SQL as constants at its top, with placeholders such as `{outbox}` that `names` fills in.
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ mod schema;
 mod settings;
 mod settle;
 mod standing;
+mod steering;
 mod table;
 
 pub use desk::{Figures, Insert, Inserted, OpenWriter};
@@ -40,6 +42,7 @@ pub use parked::{Chosen, Decision, ParkedEvent};
 pub use roles::Roles;
 pub use settings::Settings;
 pub use settle::PostgresTenure;
+pub use steering::{Acceptance, Request};
 
 use connection::{Kept, Link, Server};
 use names::Names;

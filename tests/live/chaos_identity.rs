@@ -7,7 +7,7 @@ use rdkafka::admin::AdminOptions;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::history;
-use crate::stage::{Mark, Stage, accept_address, wait_halted};
+use crate::stage::{Mark, Stage, accept_address, answer, status, wait_halted};
 use crate::support::{DaemonOptions, Kafka, Postgres, PostgresOptions, Version, eventually, let_pass};
 use crate::workload::Habits;
 
@@ -78,6 +78,15 @@ async fn halts_after(name: &str, code: &str, damage: impl AsyncFnOnce(&Stage<'_>
         assert_eq!(stage.seen().len(), before, "a halted relay publishes nothing");
         assert_eq!(daemon.metric("outboxd_batches_total"), 0.0);
         assert!(stage.pending() > 0 && daemon.is_running());
+        // the way out; for a journal that is not there any more, a new one first
+        answer(&stage.options, &["migrate"]);
+        let shown = answer(&stage.options, &["adopt", "--journal", "--dry-run"]);
+        assert!(shown.contains(code) && shown.contains("comes twice"), "{shown}");
+        assert_eq!(status(&stage.options)["halted"]["code"], code, "a rehearsal changes nothing");
+        answer(&stage.options, &["adopt", "--journal", "--reason", "it is what it is"]);
+        assert_eq!(stage.options.run_command(&["adopt", "--journal", "--reason", "again"]).0, 3, "nothing is left to adopt");
+        // everything was marked before the damage, so nothing comes twice
+        stage.without_journal().prove();
     });
 }
 
@@ -133,7 +142,15 @@ fn a_second_database_of_the_same_name_halts_and_disturbs_nobody() {
     assert_eq!(claims(&living), before, "the living relay was disturbed:\n{}", living.log());
     assert_eq!(other.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL"), "1");
     drop(second);
+    let owner = stage.postgres.sql(&stage.database, "SELECT outbox FROM outboxd_state");
     stage.prove();
+    // the way out, for whoever means it: the journal of that outbox, by its identity
+    drop(living);
+    let (code, shown, _) = options.run_command(&["adopt", "--journal", "--reason", "the other one is gone"]);
+    assert!(code == 3 && shown.contains(&owner), "{code} {shown}");
+    answer(&options, &["adopt", "--journal", &owner, "--reason", "the other one is gone"]);
+    let _heir = options.start();
+    eventually("the heir publishes", SOON, || other.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL") == "0");
 }
 
 /// How a copy is reached and what it says of itself.
@@ -170,7 +187,15 @@ fn copies_halt(name: &str, code: &str, kind: Copy) {
     assert_eq!(claims(&living), before, "the living relay was disturbed:\n{}", living.log());
     assert_eq!(second.metric("outboxd_batches_total"), 0.0, "the copy published:\n{}", second.log());
     drop(second);
+    let database = stage.database.clone();
     stage.prove();
+    if code == "two-databases" {
+        // the way out: the other one is stopped, this one stays
+        drop(living);
+        answer(&options, &["adopt", "--journal", "--reason", "the other one is gone"]);
+        let _heir = options.start();
+        eventually("the heir publishes", SOON, || twin.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL") == "0");
+    }
 }
 
 #[test]

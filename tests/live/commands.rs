@@ -6,21 +6,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::history;
-use crate::stage::{Mark, Stage, status};
+use crate::stage::{Mark, Stage, answer, status};
 use crate::support::{DaemonOptions, Kafka, Postgres, PostgresOptions, Version, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
 fn stage(name: &str) -> Stage<'static> {
     Stage::new(name, Mark::Row, Postgres::shared(Version::V18), Kafka::shared())
-}
-
-/// Runs a command that must succeed; returns its stdout.
-#[track_caller]
-fn answer(options: &DaemonOptions, arguments: &[&str]) -> String {
-    let (code, stdout, stderr) = options.run_command(arguments);
-    assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
-    stdout
 }
 
 #[track_caller]

@@ -1,12 +1,12 @@
 //! The Kafka sink while brokers die, clocks run out and callers leave.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outboxd::config::Brokers;
 use outboxd::fault::{Fault, HaltCode};
 use outboxd::journal::{Applied, Checksum, History, Record};
-use outboxd::sink::{Commit, Published, Publisher, Sink};
+use outboxd::sink::{Commit, Publisher, Sink};
+use outboxd::source::Pins;
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::producer::Producer;
 
@@ -31,7 +31,9 @@ async fn a_commit_that_was_sent_twice_cannot_end_the_next_transaction() {
     let (mut publisher, ..) = suite::claim(&world, 1).await;
     published(&mut publisher, &batch(&topic, 1, 5)).await;
     let first_request = way.nodes[0].hold_request(api_key::END_TXN);
-    let (late, ()) = tokio::join!(publish_later(&mut publisher, batch(&topic, 6, 9)), async {
+    let (events, pins) = (batch(&topic, 6, 9), Pins::from([(topic.clone(), suite::PARTITIONS)]));
+    suite::inspect(&mut publisher, &events, &pins).await.expect("fit");
+    let (late, ()) = tokio::join!(publisher.publish(events, &pins), async {
         tokio::task::block_in_place(|| first_request.wait_caught(SOON));
         first_request.cut_client();
     });
@@ -39,7 +41,9 @@ async fn a_commit_that_was_sent_twice_cannot_end_the_next_transaction() {
     assert_eq!(late.commit(), Commit::Late);
     // The next batch is sent, all of it, and then the old request arrives.
     let record_of_the_next = way.nodes[0].hold_request(api_key::END_TXN);
-    let (next, ()) = tokio::join!(publish_later(&mut publisher, batch(&topic, 10, 15)), async {
+    let events = batch(&topic, 10, 15);
+    suite::inspect(&mut publisher, &events, &pins).await.expect("fit");
+    let (next, ()) = tokio::join!(publisher.publish(events, &pins), async {
         tokio::task::block_in_place(|| record_of_the_next.wait_caught(SOON));
         first_request.release();
         tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(200)));
@@ -51,10 +55,6 @@ async fn a_commit_that_was_sent_twice_cannot_end_the_next_transaction() {
     assert_eq!((late.n, next.n, next.offset), (2, 3, late.offset + 2));
     assert_eq!(world.read(&topic).await.len(), 15);
     assert_eq!(world.journal().await.len(), 3);
-}
-
-async fn publish_later(publisher: &mut impl Publisher, events: Arc<outboxd::event::Batch>) -> Result<Published, Fault> {
-    publish(publisher, &events).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

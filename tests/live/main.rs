@@ -29,6 +29,7 @@ mod end_to_end;
 mod memory;
 mod proof_scans;
 mod speed;
+mod steering;
 
 mod kafka_faults;
 mod kafka_security;

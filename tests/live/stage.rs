@@ -257,6 +257,14 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Runs a command that must succeed; returns its stdout.
+#[track_caller]
+pub fn answer(options: &DaemonOptions, arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = options.run_command(arguments);
+    assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
+    stdout
+}
+
 /// What `outboxd status --json` says to somebody with these options.
 pub fn status(options: &DaemonOptions) -> serde_json::Value {
     let (code, stdout, stderr) = options.run_command(&["status", "--json"]);

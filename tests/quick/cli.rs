@@ -103,7 +103,7 @@ fn assert_snapshot(name: &str, text: &str) {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["run"],
         &["migrate"],
@@ -114,6 +114,10 @@ fn every_command_has_help_with_an_example() {
         &["parked", "show"],
         &["parked", "retry"],
         &["parked", "discard"],
+        &["pause"],
+        &["resume"],
+        &["adopt"],
+        &["repin"],
         &["config"],
         &["config", "show"],
         &["healthcheck"],

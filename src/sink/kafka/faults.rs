@@ -46,7 +46,7 @@ pub(super) fn is_no_connection(code: Code) -> bool {
 
 /// Whether the error says that the record itself can never be stored, or one that it was bundled with.
 pub(super) fn is_refusal(code: Code) -> bool {
-    matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidRecord)
+    matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidRecord | Code::InvalidDifferentRecord)
 }
 
 /// Whether another owner, or the transaction's timeout, has taken the transactional id from us.
@@ -77,15 +77,22 @@ fn ailing(topic: &str, code: &'static str, detail: String) -> Fault {
     Ailing { topic: topic.to_owned(), code, detail }.into()
 }
 
-/// A topic that does not exist, with the command that creates it.
+/// Short code of a topic that does not exist.
+pub(super) const TOPIC_MISSING: &str = "topic_missing";
+
+/// A topic that does not exist.
 pub(super) fn topic_missing(topic: &str) -> Fault {
-    let detail = format!("topic {topic} does not exist; create it as you like, or with: outboxd migrate --topics {topic}:12");
-    ailing(topic, "topic_missing", detail)
+    ailing(topic, TOPIC_MISSING, format!("topic {topic} does not exist"))
 }
 
 /// A topic that we may not see or write to.
 pub(super) fn not_authorised(topic: &str) -> Fault {
-    ailing(topic, "not_authorised", format!("WRITE and DESCRIBE on topic {topic} are not granted"))
+    ailing(topic, "not_authorised", format!("WRITE or DESCRIBE on topic {topic} is not granted"))
+}
+
+/// The journal may not be read or written.
+pub(super) fn journal_not_authorised(topic: &str) -> Fault {
+    Fault::kafka("not_authorised", format!("READ, WRITE and DESCRIBE on the journal topic {topic} are not granted"))
 }
 
 /// An event that can never be published, to be parked.

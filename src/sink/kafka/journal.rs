@@ -134,6 +134,34 @@ pub(super) fn piece(
     Ok(kept.records)
 }
 
+/// The end of a journal, whoever wrote it: what a person has to know who decides to go on from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// First offset that the topic still has.
+    pub start: i64,
+    /// Its end: no transaction is open below it.
+    pub end: i64,
+    /// The newest record of outboxd among the last ones: its offset and what it says.
+    pub newest: Option<(i64, Record)>,
+}
+
+/// Offsets before the end among which the newest record is looked for: records and markers.
+const TAIL: i64 = 64;
+
+/// Reads the end of the journal without judging it.
+pub(super) fn tail(shared: &Arc<Shared>, caller: &Caller<'_>) -> Result<Tail, Fault> {
+    let reader = Reader::open(shared)?;
+    let bounds = reader.bounds(caller)?;
+    let (from, mut newest) = (bounds.start.max(bounds.stable - TAIL), None);
+    let end = reader.read(from, bounds, Until::End(patience(shared)), caller, |offset, bytes| {
+        newest = Record::decode(bytes).ok().map(|(record, _)| (offset, record)).or(newest.take());
+        Ok(ControlFlow::Continue(()))
+    });
+    let nobody = Uuid::nil();
+    let view = finish(Reading::start(nobody, Applied::default(), 0), &reader, end, nobody, Applied::default(), caller)?;
+    Ok(Tail { start: bounds.start, end: view.end, newest })
+}
+
 /// How long an open transaction is waited for.
 fn patience(shared: &Shared) -> Duration {
     shared.settings.kafka.transaction_timeout + MARGIN
@@ -252,7 +280,7 @@ impl Reader {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
             let short = faults::short(code);
             if short == "not_authorised" {
-                return Err(faults::not_authorised(self.topic()));
+                return Err(faults::journal_not_authorised(self.topic()));
             }
             let missing = matches!(short, "topic_missing" | "topic_shrunk");
             if missing && started.elapsed() > MISSING_AFTER && self.is_missing()? {
@@ -352,7 +380,7 @@ impl Reader {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         match code {
             Code::AutoOffsetReset | Code::OffsetOutOfRange => Err(Stop::OutOfRange),
-            Code::TopicAuthorizationFailed => Err(faults::not_authorised(self.topic()).into()),
+            Code::TopicAuthorizationFailed => Err(faults::journal_not_authorised(self.topic()).into()),
             // We join no group: only its coordinator is asked for, by librdkafka itself.
             Code::GroupAuthorizationFailed => Ok(()),
             code if lasting > PATIENCE => Err(faults::unavailable(code, "the journal cannot be read", None).into()),

@@ -24,7 +24,7 @@ const MOST: Duration = Duration::from_secs(10);
 /// an event is being searched for that the brokers refuse.
 #[derive(Default)]
 pub(super) struct Limits {
-    topics: Mutex<BTreeMap<String, u32>>,
+    topics: Mutex<BTreeMap<String, Option<u32>>>,
     searching: AtomicBool,
 }
 
@@ -33,10 +33,10 @@ impl Limits {
     /// and each of its events would look as if it could never be published.
     pub(super) fn shape(&self, retry_backoff: Duration) -> ProducerShape {
         let limits = lock(&self.topics);
-        let fits_all = limits.values().copied().fold(LARGEST_BUNDLE, u32::min).max(SINGLE + 1);
+        let fits_all = limits.values().flatten().copied().fold(LARGEST_BUNDLE, u32::min).max(SINGLE + 1);
         ProducerShape {
             batch_bytes: if self.searching.load(Ordering::Relaxed) { SINGLE } else { fits_all },
-            message_bytes: limits.values().copied().fold(USUAL, u32::max).min(1_000_000_000),
+            message_bytes: limits.values().map(|limit| limit.unwrap_or(u32::MAX)).fold(USUAL, u32::max).min(1_000_000_000),
             retry_backoff,
         }
     }
@@ -46,9 +46,9 @@ impl Limits {
         self.searching.store(searching, Ordering::Relaxed);
     }
 
-    /// What a topic takes, as far as that is known.
+    /// What a topic takes. Where that is not told, nothing is refused before the broker does.
     pub(super) fn of(&self, topic: &str) -> u32 {
-        lock(&self.topics).get(topic).copied().unwrap_or(u32::MAX)
+        lock(&self.topics).get(topic).copied().flatten().unwrap_or(u32::MAX)
     }
 
     /// Looks up the topics that are not known yet.
@@ -70,7 +70,7 @@ impl Limits {
         let mut limits = lock(&self.topics);
         let mut changed = false;
         for topic in topics {
-            let limit = found.get(*topic).copied().unwrap_or(LARGEST_BUNDLE);
+            let limit = found.get(*topic).copied();
             changed |= limits.insert((*topic).to_owned(), limit) != Some(limit);
         }
         Ok(changed)
@@ -87,7 +87,7 @@ fn ask(settings: &Settings, topics: &[&str]) -> Result<BTreeMap<String, u32>, Fa
         Err(error) => match error.rdkafka_error_code() {
             Some(code) if is_outage(code) => Err(faults::asked(&error, "max.message.bytes cannot be looked up")),
             code => {
-                tracing::debug!(?code, assumed = LARGEST_BUNDLE, "max.message.bytes of the topics is not told to us");
+                tracing::debug!(?code, "max.message.bytes of the topics is not told to us");
                 Ok(BTreeMap::new())
             }
         },
@@ -119,7 +119,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let shape = |batch_bytes, message_bytes| ProducerShape { batch_bytes, message_bytes, retry_backoff: second };
         assert_eq!(limits.shape(second), shape(1_000_000, 1_048_588));
-        lock(&limits.topics).extend([("small".to_owned(), 1_000), ("large".to_owned(), 9_000_000)]);
+        lock(&limits.topics).extend([("small".to_owned(), Some(1_000)), ("large".to_owned(), Some(9_000_000))]);
         assert_eq!(limits.shape(second), shape(1_000, 9_000_000));
     }
 }

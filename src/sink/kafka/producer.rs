@@ -135,9 +135,7 @@ impl Producer {
         headers: Vec<Headers>,
         until: Instant,
     ) -> Result<(), Fault> {
-        self.context().deliveries.expect(batch.len() + 1);
-        // What was reported between two batches explains nothing in this one.
-        self.context().forget_trouble();
+        self.expect(batch.len() + 1);
         names.iter().try_for_each(|name| self.topic(name))?;
         let topics: Vec<&Topic> = names.iter().map(|name| &self.topics[name]).collect();
         for (position, ((event, &partition), headers)) in batch.events().zip(partitions).zip(headers).enumerate() {
@@ -152,6 +150,12 @@ impl Producer {
             })?;
         }
         Ok(())
+    }
+
+    /// Prepares for the acknowledgements of so many records. What was reported before explains nothing in what comes.
+    pub(super) fn expect(&self, count: usize) {
+        self.context().deliveries.expect(count);
+        self.context().forget_trouble();
     }
 
     /// Queues the journal record. Only after all events of its batch are acknowledged.
@@ -227,7 +231,7 @@ impl Producer {
         let (len, position) = (batch.len(), refused.position);
         if position >= len {
             faults::journal_refused(topic, 0, refused.code)
-        } else if len == 1 || self.shape.is_single() {
+        } else if refused.code != Code::InvalidDifferentRecord && (len == 1 || self.shape.is_single()) {
             faults::poison(&batch.event(position), faults::poison_code(refused.code), format!("{}; topic {topic}", refused.code))
         } else {
             // Records are refused as they were bundled, so which of them is at fault is not known.

@@ -11,7 +11,7 @@ use super::client::lock;
 use super::history::KafkaHistory;
 
 use super::worker::{Command, Done, Found, Order, Place, Worker, refused_names};
-use super::{Shared, journal};
+use super::{Shared, faults, journal};
 use crate::config::Delivery;
 use crate::event::Batch;
 use crate::fault::{Cause, Fault};
@@ -122,6 +122,18 @@ impl Publisher for KafkaPublisher {
     }
 }
 
+impl KafkaFenced {
+    /// Goes on from the journal's present end whatever lies below it: writes a record without events, as the batch after `last`. For a
+    /// person's decision only: nothing of what the journal says is looked at.
+    pub async fn adopt(self, writer: Writer, last: Applied) -> Result<Applied, Fault> {
+        let theirs = Arc::clone(&self.shared);
+        let end = blocking::run("kafka-tail", move |caller| journal::tail(&theirs, caller)).await?.end;
+        let place = Place { writer, last, end };
+        let mut publisher = KafkaPublisher { shared: self.shared, orders: Some(self.orders), place: None };
+        publisher.ask(|reply| Command::Note { place, reply }).await
+    }
+}
+
 impl KafkaPublisher {
     fn kafka_names(&self, batch: &Batch) -> Vec<String> {
         batch.topics().iter().map(|topic| self.shared.settings.kafka.topic.apply(topic)).collect()
@@ -141,7 +153,7 @@ impl KafkaPublisher {
     /// Partition count of a topic, or why it has to be held. A topic with fewer partitions than it was pinned with is another topic;
     /// one with more goes on with the pinned ones.
     fn judge(&self, topic: &str, found: Found, pinned: Option<i32>) -> Result<i32, Ailing> {
-        let count = found.map_err(|ailing| Ailing { topic: topic.to_owned(), ..ailing })?;
+        let count = found.map_err(|ailing| named(ailing, topic))?;
         let Some(pinned) = pinned.filter(|&pinned| pinned != count) else { return Ok(count) };
         if count < pinned {
             let detail = format!("it has {count} partitions, it was published to with {pinned}: it is not the same topic");
@@ -162,10 +174,19 @@ impl KafkaPublisher {
     fn by_its_name(&self, fault: Fault, batch: &Batch) -> Fault {
         let Fault::Topic(ailing) = fault else { return fault };
         match self.kafka_names(batch).iter().position(|name| *name == ailing.topic) {
-            Some(index) => Ailing { topic: batch.topics()[index].to_string(), ..ailing }.into(),
+            Some(index) => named(ailing, &batch.topics()[index]).into(),
             None => Fault::kafka(ailing.code, ailing.detail),
         }
     }
+}
+
+/// With the topic's name in the table, which is what `migrate` wants to hear.
+fn named(ailing: Ailing, topic: &str) -> Ailing {
+    let detail = match ailing.code {
+        faults::TOPIC_MISSING => format!("{}; create it, for example with: outboxd migrate --topics {topic}:12", ailing.detail),
+        _ => ailing.detail,
+    };
+    Ailing { topic: topic.to_owned(), code: ailing.code, detail }
 }
 
 fn pinned(batch: &Batch, pins: &Pins) -> Result<Vec<i32>, Fault> {

@@ -39,6 +39,8 @@ pub(super) enum Command {
     Look { topics: Vec<String>, reply: oneshot::Sender<Result<Vec<Found>, Fault>> },
     /// A look at a batch that is to be published next, and at its topics.
     Inspect { batch: Arc<Batch>, topics: Vec<String>, reply: oneshot::Sender<Result<Inspected, Fault>> },
+    /// A journal record without events.
+    Note { place: Place, reply: oneshot::Sender<Result<Applied, Fault>> },
     /// A batch.
     Publish { order: Order, reply: oneshot::Sender<Result<Done, Fault>> },
 }
@@ -103,6 +105,7 @@ impl Worker {
             let usable = match command {
                 Command::Look { topics, reply } => answer(reply, |caller| self.look(&topics, caller)),
                 Command::Inspect { batch, topics, reply } => answer(reply, |caller| self.inspect(&batch, &topics, caller)),
+                Command::Note { place, reply } => answer(reply, |caller| self.note(&place, caller)),
                 Command::Publish { order, reply } => answer(reply, |caller| self.publish(order, caller)),
             };
             if !usable {
@@ -274,6 +277,29 @@ impl Worker {
         let took = self.producer()?.commit()?;
         self.committed = Some(Instant::now());
         Ok(Done { journalled: Some(journalled), commit: self.judge(took) })
+    }
+
+    /// A journal record without events, in a transaction of its own, exactly where the journal ends.
+    fn note(&mut self, place: &Place, caller: &Caller<'_>) -> Result<Applied, Fault> {
+        self.renew(caller)?;
+        self.wait_for_markers();
+        let until = Instant::now() + self.shared.settings.kafka.transaction_timeout;
+        let (n, previous) = (place.last.n + 1, place.last.checksum);
+        let (bytes, checksum) = Record { writer: place.writer.clone(), n, previous, topics: vec![], entries: vec![] }.encode();
+        let shared = Arc::clone(&self.shared);
+        let producer = self.producer()?;
+        producer.begin()?;
+        producer.expect(1);
+        producer.send_journal(&shared.journal, &bytes, 0, until)?;
+        let stored = producer.settle(until, caller);
+        stored.map_err(|_| Fault::kafka("timeout", "the journal record was not acknowledged"))?;
+        let found = producer.offset(0);
+        if found != place.end {
+            let detail = format!("the journal record was to lie at offset {}, it lies at {found}", place.end);
+            return Err(Fault::in_doubt(Cause::JournalMoved, detail));
+        }
+        producer.commit()?;
+        Ok(Applied { n, offset: found, checksum })
     }
 
     /// A late commit was perhaps asked for twice, and the late request would end the next transaction of this producer.

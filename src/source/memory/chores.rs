@@ -1,10 +1,24 @@
-//! What is done beside the relay: leases, pruning, counting.
+//! What is done beside the relay: leases, pruning, counting, commands.
 
 use super::{Database, GRANTS_KEPT, MemorySource};
 use crate::fault::Fault;
-use crate::source::{Gauging, Lease, Leases, Pending, Pruned, Pruning, Takeover};
+use crate::source::{ClaimNumber, Gauging, Lease, Leases, Pending, Pruned, Pruning, Takeover};
 
 impl Database {
+    /// What the command `parked retry` does to one event: a new claim number makes the relay read the table anew.
+    pub fn retry(&mut self, seq: i64) {
+        self.parked.remove(&seq);
+        self.standing.claim = ClaimNumber(self.standing.claim.0.wrapping_add(1));
+    }
+
+    /// What the command `parked discard` does to one event.
+    pub fn discard(&mut self, seq: i64) {
+        if let Some(row) = self.rows.get_mut(&seq) {
+            row.sent = true;
+        }
+        self.retry(seq);
+    }
+
     /// Gives the lease to a process, as a new grant.
     fn grant(&mut self, instance: &str, start: u64) -> Lease {
         self.lease = Some((instance.into(), start));

@@ -31,7 +31,7 @@ const LOCK_TIMEOUT: &str = "; SET LOCAL lock_timeout = ";
 /// Rows must come from an index in its order, whatever stale statistics say: a sequential or bitmap scan and a sort of the backlog is
 /// what the planner turns to, and a hash or merge join reads the whole table for one batch.
 const INDEXES_ONLY: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off; \
-    SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off";
+    SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL work_mem = '64MB'";
 const COMMIT: &str = "COMMIT";
 
 /// Longest wait for a lock that somebody else holds: a command, another relay, or a service that locks its own rows.

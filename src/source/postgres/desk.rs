@@ -34,7 +34,8 @@ const ASIDE: &str = "SELECT (SELECT count(*) FROM {parked} WHERE name = $1), (SE
 const STATE: &str = "SELECT s.delivery, s.lease_instance, s.lease_epoch, \
     (extract(epoch FROM s.lease_until - clock_timestamp()) * 1000000)::int8, s.halted_code, s.halted_evidence, \
     (extract(epoch FROM clock_timestamp() - s.halted_at) * 1000000)::int8, \
-    (SELECT n FROM {applied} WHERE name = s.name ORDER BY n DESC LIMIT 1), s.outbox FROM {state} s WHERE s.name = $1";
+    (SELECT n FROM {applied} WHERE name = s.name ORDER BY n DESC LIMIT 1), s.outbox, \
+    s.paused_by, s.paused_reason, (extract(epoch FROM clock_timestamp() - s.paused_at) * 1000000)::int8 FROM {state} s WHERE s.name = $1";
 
 /// Transactions that hold a write lock on the outbox for longer than a second: what a gap waits for. The age of somebody else's
 /// session is hidden without pg_read_all_stats; then it is told without one. A prepared transaction is found by its own number.
@@ -102,6 +103,8 @@ pub struct Figures {
     pub epoch: u64,
     /// How long the lease still runs.
     pub lease_left: Option<Duration>,
+    /// Who has paused the outbox, why, and for how long it has been.
+    pub paused: Option<(String, String, Duration)>,
     /// The halt that is written in the state row: code, evidence, age.
     pub halted: Option<(String, String, Duration)>,
 }
@@ -208,7 +211,12 @@ async fn figures(work: &mut Work<'_>, names: &Names, name: &str, key: Kind) -> R
         Some(code) => Some((code, get(&row, 5, "evidence")?, duration(get(&row, 6, "halted_at")?).unwrap_or_default())),
         None => None,
     };
+    let paused = match get::<Option<String>>(&row, 9, "paused_by")? {
+        Some(by) => Some((by, get(&row, 10, "paused_reason")?, duration(get(&row, 11, "paused_at")?).unwrap_or_default())),
+        None => None,
+    };
     Ok(Figures {
+        paused,
         outbox: get(&row, 8, "outbox")?,
         delivery: get(&row, 0, "delivery")?,
         pending,

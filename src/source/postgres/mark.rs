@@ -41,7 +41,7 @@ const PIN: &str = "UPDATE {state} SET pins = pins || $2::jsonb WHERE name = $1";
 
 /// Parks what is still unsent. The entry of another event that had the same number gives way.
 const PARK: &str = "INSERT INTO {parked} AS p (name, seq, id, topic, key, code, detail, blocking) \
-    SELECT $1, o.seq, o.id, o.topic, {key_text}, b.code, b.detail, $6 \
+    SELECT DISTINCT ON (o.seq) $1, o.seq, o.id, o.topic, {key_text}, b.code, b.detail, $6 \
     FROM unnest($2::int8[], $3::uuid[], $4::text[], $5::text[]) AS b (seq, id, code, detail) \
     JOIN {outbox} o ON o.seq = b.seq AND (o.id = b.id) IS TRUE WHERE o.sent_at IS NULL \
     ON CONFLICT (name, seq) DO UPDATE SET id = excluded.id, topic = excluded.topic, key = excluded.key, code = excluded.code, \

@@ -12,7 +12,7 @@ use super::names::{Names, Sql};
 use super::table::{self, get};
 use super::{Postgres, settle, standing};
 use crate::config::Mark;
-use crate::fault::Fault;
+use crate::fault::{Fault, HaltCode};
 use crate::source::ClaimNumber;
 
 /// `$1` name, `$2` identities, `$3` code, `$4` topic; NULL: any.
@@ -30,9 +30,11 @@ const WAITING: &str = "SELECT o.topic, o.key, count(*) FROM (SELECT o.seq, o.top
 /// A new claim number: the relay throws away what it has fetched and reads the table anew, in full form, so that what comes back is not
 /// overtaken by a later event of its key.
 const NEW_CLAIM: &str = "UPDATE {state} SET claim = $2 WHERE name = $1";
-const RETRY: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*) {audit_each}";
-const DISCARD: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), marked AS ({mark} RETURNING o.seq) \
-    {audit_each}";
+const RETRY: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), audited AS ({audit_each} RETURNING 1) \
+    SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM audited)";
+/// Row security and triggers can keep a row from being marked, without an error: then it would be published after all.
+const DISCARD: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), marked AS ({mark} RETURNING o.seq), \
+    audited AS ({audit_each} RETURNING 1) SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM marked)";
 const MARK: &str = "UPDATE {outbox} o SET sent_at = now() FROM chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE";
 const DELETE: &str = "DELETE FROM {outbox} o USING chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE";
 const AUDIT_EACH: &str = "INSERT INTO {audit} (name, who, action, reason, detail) SELECT $1, session_user || $5, $6, $7, \
@@ -123,14 +125,20 @@ impl Postgres {
         };
         let sql = fill(template, &names, &self.settings.outbox.mark);
         let (mut work, _) = standing::begin_locked(&mut link, &names, &self.settings).await?;
-        work.execute(statement(&names.sql(settle::FORGET_PARKED)).bind(self.settings.name())).await?;
+        let forgotten = work.execute(statement(&names.sql(settle::FORGET_PARKED)).bind(self.settings.name())).await?;
         let decide = bind(&sql, self.settings.name(), chosen).bind(who.to_owned()).bind(decision.action()).bind(reason.to_owned());
-        let decided = work.execute(decide).await?;
-        if decided > 0 {
+        let row = work.row(decide).await?.ok_or_else(|| super::failure::unreadable("count"))?;
+        let (decided, done): (i64, i64) = (get(&row, 0, "count")?, get(&row, 1, "count")?);
+        if decided != done {
+            let detail = format!("marking {} of {decided} rows", decided - done);
+            return Err(Fault::Refused { detail, remedy: HaltCode::MarkRefused.remedy().into() });
+        }
+        // also for what was only forgotten: the events behind it are free now
+        if decided.cast_unsigned() + forgotten > 0 {
             new_claim(&mut work, &names, self.settings.name()).await?;
         }
         work.commit().await?;
-        Ok(decided)
+        Ok(decided.cast_unsigned())
     }
 }
 

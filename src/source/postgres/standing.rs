@@ -18,7 +18,7 @@ const IDENTITY: &str = "SELECT system_identifier::text, pg_is_in_recovery(), \
 /// gets thirty times slower under somebody's long snapshot.
 const STANDING: &str = "SELECT s.outbox, s.claim, s.accepted_addresses, s.accepted_systems, s.lease_epoch, s.lease_starts, s.pins::text, \
     s.delivery, s.format, s.halted_code IS NOT NULL, a.n, a.journal_offset, a.checksum, s.table_name, \
-    ARRAY(SELECT topic FROM {held} WHERE name = s.name) \
+    ARRAY(SELECT topic FROM {held} WHERE name = s.name), s.paused_at IS NOT NULL \
     FROM {state} s LEFT JOIN LATERAL \
     (SELECT n, journal_offset, checksum FROM {applied} WHERE name = s.name ORDER BY n DESC LIMIT 1) a ON true WHERE s.name = $1";
 
@@ -95,7 +95,7 @@ pub(super) async fn begin_locked<'a>(
 }
 
 /// Number of the newest applied batch, 0 when there is none.
-async fn newest(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<u64, Fault> {
+pub(super) async fn newest(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<u64, Fault> {
     let row = work.row(statement(&names.sql(NEWEST)).bind(settings.name())).await?;
     row.map_or(Ok(0), |row| get::<i64>(&row, 0, "n").map(i64::cast_unsigned))
 }
@@ -122,6 +122,7 @@ async fn read(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result
         epoch: get::<i64>(&row, 4, "lease_epoch")?.cast_unsigned(),
         grants: grants.into_iter().map(i64::cast_unsigned).collect(),
         pins: pins(get(&row, 6, "pins")?)?,
+        paused: get(&row, 15, "paused_at")?,
         held: get::<Vec<String>>(&row, 14, "held")?.into_iter().collect(),
     };
     Ok((standing, get(&row, 9, "halted")?))

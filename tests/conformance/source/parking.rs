@@ -35,7 +35,9 @@ pub async fn a_parked_event_is_left_out_and_its_key_waits<W: SourceWorld>() {
         let all = world.insert(&["1", "2", "3"]).await;
         let (mut reader, mut marker) = relaying(&world, 1).await;
         let batch = batch(&mut reader).await;
-        let done = marker.set_aside(&unfit(&batch, all[1])).await.expect("parked");
+        let mut twice = unfit(&batch, all[1]);
+        twice.unfit.extend(unfit(&batch, all[1]).unfit);
+        let done = marker.set_aside(&twice).await.expect("parked, whatever else is wrong with it");
         assert_eq!(done, Done { parked: 1, held: 0 });
         let done = marker.set_aside(&unfit(&batch, all[1])).await.expect("parked already");
         assert_eq!(done, Done::default());

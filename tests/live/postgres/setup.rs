@@ -45,7 +45,7 @@ async fn migrate_does_what_its_plan_says_and_then_nothing() {
     let other = named(&world.settings, "other", "other_box");
     let plan = other.plan().await.expect("planned");
     assert_eq!(plan.iter().map(|step| step.title.as_str()).collect::<Vec<_>>(), ["0001 outbox", "outbox other"]);
-    assert!(plan[0].sql.contains("other_box_unsent") && !plan[0].sql.contains("outboxd_state"), "{}", plan[0].sql);
+    assert!(plan[0].sql.contains("other_box_unsent") && !plan[0].sql.contains("outboxd_state\" ("), "{}", plan[0].sql);
     assert_eq!(other.migrate().await.expect("migrated"), plan);
     assert_eq!(other.migrate().await.expect("nothing to do"), []);
     let (here, there) = (world.source().look().await.expect("look"), other.look().await.expect("look"));

@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -161,6 +161,21 @@ impl Kafka {
     /// Kafka's administration over the plaintext listener.
     pub fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().unwrap()
+    }
+
+    /// Changes one setting of a topic.
+    pub async fn alter_topic(&self, name: &str, setting: &str, value: &str) {
+        let altered = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
+        let results = self.admin().alter_configs([&altered], &AdminOptions::new()).await.unwrap();
+        results.into_iter().for_each(|result| drop(result.unwrap()));
+    }
+
+    /// Gives a topic more partitions.
+    pub async fn grow_topic(&self, name: &str, partitions: usize) {
+        let grown = NewPartitions::new(name, partitions);
+        let results = self.admin().create_partitions([&grown], &AdminOptions::new()).await.unwrap();
+        results.into_iter().for_each(|result| drop(result.unwrap()));
+        self.wait_for_partitions(name, partitions).await;
     }
 
     /// Names of all topics that are not Kafka's own.

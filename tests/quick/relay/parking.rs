@@ -1,5 +1,7 @@
 //! What is set aside: only the culprit and what must wait for it.
 
+use outboxd::park::Ailing;
+
 use super::*;
 
 /// These events are found unfit by a look, or refused when they are sent.
@@ -154,4 +156,84 @@ async fn a_zombie_cannot_set_aside_or_let_go() {
         until("what is good is marked", || world.unsent() == if verb == Verb::SetAside { 3 } else { 0 }).await;
         world.check();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_and_bad_events_of_one_key_by_turns_wait_only_for_what_is_before_them() {
+    for refused_when_sent in [false, true] {
+        let world = World::new();
+        world.insert("orders", "k", 20);
+        world.insert("orders", "l", 20);
+        cannot_be_published(&world, refused_when_sent, &[2, 4, 6, 8, 33]);
+        let _relay = world.start("a", 1).await;
+        // the other key is free up to its own culprit
+        until("what is before the culprits is marked", || world.unsent() == 19 + 8).await;
+        for (culprit, unsent) in [(2, 17), (4, 15), (6, 13), (8, 0)] {
+            until("the next culprit is parked", || world.parked().contains(&culprit)).await;
+            assert_eq!(world.parked().len(), 2, "{:?}", world.parked());
+            world.source.database().discard(culprit);
+            until("those behind it go on", || world.unsent() == unsent + 8).await;
+        }
+        world.check_all_but(&[2, 4, 6, 8]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_unfit_twice_is_parked_once() {
+    let world = World::new();
+    world.insert("orders", "k", 3);
+    cannot_be_published(&world, false, &[2]);
+    cannot_be_published(&world, true, &[2]);
+    let _relay = world.start("a", 1).await;
+    until("it is parked", || world.parked() == [2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_before_an_unfit_event_is_parked_all_the_same() {
+    let world = World::new();
+    world.source.insert("orders", None, "refused when it is sent");
+    world.insert("orders", "k", 2);
+    cannot_be_published(&world, true, &[1]);
+    cannot_be_published(&world, false, &[3]);
+    let relay = world.start("a", 1).await;
+    until("both are parked", || world.parked() == [1, 3] && world.unsent() == 2).await;
+    assert!(world.fences() <= 4, "{}", world.fences());
+    drop(relay);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_looks_well_and_refuses_is_not_tried_without_a_pause() {
+    let world = World::new();
+    let ailing = Ailing { topic: "locked".into(), code: "not_authorised", detail: "on demand".into() };
+    world.sink.log().refused_topics.insert("locked".into(), ailing);
+    for n in 0..100 {
+        world.source.insert(["orders", "locked"][n % 2], Some("k"), &n.to_string());
+    }
+    let relay = world.start("a", 1).await;
+    until("the others are marked", || world.unsent() == 50).await;
+    let before = world.fences();
+    sleep(Duration::from_secs(1_000)).await;
+    assert!(world.fences() - before < 12, "{} claims in a thousand seconds", world.fences() - before);
+    world.source.insert("orders", Some("k"), "later");
+    until("the others go on", || world.unsent() == 50).await;
+    world.sink.log().refused_topics.clear();
+    world.drained().await;
+    world.check();
+    drop(relay);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_is_gone_does_not_stand_in_the_way() {
+    let world = World::new();
+    world.insert("orders", "k", 3);
+    cannot_be_published(&world, true, &[2]);
+    world.source.fail(Verb::SetAside, TableFailure::Before(Fault::in_doubt(Cause::ClaimChanged, "test")));
+    let relay = world.start("a", 1).await;
+    until("it was refused", || relay.metrics.text().contains("outboxd_faults_total{code=\"too_large\"")).await;
+    world.source.database().rows.remove(&2);
+    until("the others are marked", || world.unsent() == 0).await;
+    let ailing = Ailing { topic: "locked".into(), code: "not_authorised", detail: "on demand".into() };
+    world.sink.log().refused_topics.insert("locked".into(), ailing);
+    world.source.insert("locked", Some("k"), "x");
+    until("the topic is held", || world.source.database().standing.held.contains("locked")).await;
 }

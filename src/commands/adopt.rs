@@ -1,0 +1,100 @@
+//! `outboxd adopt --journal`: goes on from the journal's end as it is now, because a person says so.
+
+use uuid::Uuid;
+
+use super::steer::Rehearse;
+use super::{EXIT_DONE, Failure, assembly, operator};
+use crate::config::{Config, Delivery};
+use crate::fault::{EXIT_NO, Fault, Halt, HaltCode};
+use crate::identity;
+use crate::journal::{Applied, Checksum, Owner, Writer};
+use crate::sink::Sink;
+use crate::sink::kafka::{KafkaSink, Tail};
+use crate::source::postgres::{Figures, Request};
+use crate::source::{Source, Standing};
+
+/// Halts that this leads out of.
+const OURS: [HaltCode; 4] = [HaltCode::ForeignJournal, HaltCode::TwoDatabases, HaltCode::JournalWindow, HaltCode::KafkaBehind];
+
+/// Shows the evidence and what may come twice; then fences everybody else, writes a record without events at the journal's end, and takes
+/// that for the newest applied batch. `foreign` is the identity of another outbox whose journal is taken over.
+pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str, rehearse: Rehearse) -> Result<u8, Failure> {
+    if config.kafka.delivery == Delivery::AtLeastOnce {
+        return Err(Failure::new("kafka.delivery is at_least_once: there is no journal"));
+    }
+    let (source, sink) = (assembly::database(config, config.kafka.delivery), assembly::kafka(config, config.kafka.delivery)?);
+    let (standing, figures) = (source.look().await?, source.figures().await?);
+    identity::judge_database(&standing).map_err(Fault::from)?;
+    let Some(halt) = halt(&sink, &standing, &figures).await? else {
+        eprintln!("the journal fits this database: there is nothing to adopt");
+        return Ok(EXIT_NO);
+    };
+    if !OURS.contains(&halt.code) {
+        eprintln!("{halt}\nadopting the journal does not lead out of this: {}", halt.code.remedy());
+        return Ok(EXIT_NO);
+    }
+    let tail = sink.tail().await?;
+    show(&halt, &standing, &tail, &figures);
+    let written_by = tail.newest.as_ref().map(|(_, record)| record.writer.outbox).filter(|outbox| *outbox != standing.outbox);
+    if let Some(other) = written_by.filter(|other| foreign != Some(*other)) {
+        println!("to take the journal of that outbox over, write its identity behind --journal: {other}");
+        return Ok(if rehearse == Rehearse::Yes { EXIT_DONE } else { EXIT_NO });
+    }
+    if rehearse == Rehearse::Yes {
+        return Ok(EXIT_DONE);
+    }
+    let at = take_over(&sink, &standing, &tail).await?;
+    let detail = serde_json::json!({ "halt": halt.code.name(), "evidence": halt.evidence, "batch": at.n, "offset": at.offset });
+    source.adopt_journal(at, &standing, &detail.to_string(), &Request { who: operator(), reason: reason.to_owned() }).await?;
+    println!(
+        "adopted: the outbox goes on after batch {} at offset {}; a halted relay looks again within six leases",
+        at.n, at.offset
+    );
+    Ok(EXIT_DONE)
+}
+
+/// What stands in the way now: found by a look, or written down by the relay where a look alone cannot tell.
+async fn halt(sink: &KafkaSink, standing: &Standing, figures: &Figures) -> Result<Option<Halt>, Fault> {
+    let looked = match sink.look(standing.outbox, standing.applied).await {
+        Ok(view) => identity::judge_journal(standing, &view, u64::MAX).err(),
+        Err(Fault::Unsafe(halt)) => Some(halt),
+        Err(fault) => return Err(fault),
+    };
+    let written = figures.halted.as_ref().and_then(|(code, evidence, _)| {
+        let code = HaltCode::ALL.into_iter().find(|known| known.name() == code && *known == HaltCode::TwoDatabases)?;
+        Some(Halt::new(code, evidence.clone()))
+    });
+    Ok(looked.or(written))
+}
+
+fn show(halt: &Halt, standing: &Standing, tail: &Tail, figures: &Figures) {
+    println!("{}: {}", halt.code.name(), halt.evidence);
+    println!("newest batch marked here   {} at offset {}", standing.applied.n, standing.applied.offset);
+    println!("journal                    offsets {} to {}", tail.start, tail.end);
+    match &tail.newest {
+        Some((offset, record)) => println!(
+            "its newest record          batch {} of outbox {} by {} at offset {offset}",
+            record.n, record.writer.outbox, record.writer.owner.instance
+        ),
+        None => println!("its newest record          none among the last ones"),
+    }
+    println!("after this, every event that is not marked here is published: of these, what was published before comes twice.");
+    println!(
+        "not marked now: {} (counted up to 10,000), {} more wait behind parked events or held topics",
+        figures.pending.min(10_000),
+        figures.blocked
+    );
+    if halt.code == HaltCode::KafkaBehind {
+        println!("what is marked here and was lost in Kafka is not published again.");
+    }
+}
+
+/// The record that the outbox goes on from.
+async fn take_over(sink: &KafkaSink, standing: &Standing, tail: &Tail) -> Result<Applied, Fault> {
+    let owner = Owner { instance: "adopt".into(), start: fastrand::u64(..), epoch: standing.epoch };
+    let writer = Writer { outbox: standing.outbox, owner, database: standing.database.clone() };
+    let newest =
+        tail.newest.as_ref().filter(|(_, record)| record.writer.outbox == standing.outbox).map_or(0, |(_, record)| record.n);
+    let last = Applied { n: newest.max(standing.applied.n), offset: tail.end, checksum: Checksum(0) };
+    sink.fence().await?.adopt(writer, last).await
+}

@@ -1,0 +1,46 @@
+//! Look, claim, settle: what comes before the loop.
+
+use tokio::time::timeout;
+
+use super::fetching::Fetching;
+use super::work::Work;
+use super::{Relay, WorkOf};
+use crate::fault::Fault;
+use crate::identity;
+use crate::journal::{Owner, Writer};
+use crate::phase::Phase;
+use crate::sink::{Fenced, Sink};
+use crate::source::{ClaimNumber, Source, Tenure};
+
+/// Tenure, publisher, last batch of the journal, history.
+pub(super) type ClaimedOf<S, K> =
+    (<S as Source>::Tenure, <<K as Sink>::Fenced as Fenced>::Publisher, u64, <<K as Sink>::Fenced as Fenced>::History);
+
+impl<S: Source, K: Sink> Relay<S, K> {
+    /// Look, fence, claim, read the journal: in this order, for the reasons given in docs/guarantees.md.
+    pub(super) async fn claim(&mut self, owner: &Owner) -> Result<ClaimedOf<S, K>, Fault> {
+        self.phase(Phase::Looking);
+        let seen = self.look(owner).await?;
+        self.phase(Phase::Claiming);
+        let fenced = timeout(self.settings.waits.stuck, self.sink.fence()).await.unwrap_or_else(|_| Err(Fault::slow_fence()))?;
+        let tenure = self.source.claim(owner, ClaimNumber(self.chance.i64(..)), fenced.fence()).await?;
+        let standing = tenure.standing();
+        identity::judge_database(standing)?;
+        let writer = Writer { outbox: standing.outbox, owner: owner.clone(), database: standing.database.clone() };
+        let (publisher, view, history) = fenced.recover(writer, standing.applied).await?;
+        identity::judge_journal(standing, &view, seen.last.n)?;
+        Ok((tenure, publisher, view.last.n, history))
+    }
+
+    /// Marks what the journal has and the table lacks. Not cut short when the lease is lost meanwhile: the claim number guards it, and a
+    /// settlement that takes longer than a lease would never come to its end.
+    pub(super) async fn settle(&mut self, (tenure, publisher, last, history): ClaimedOf<S, K>) -> Result<WorkOf<S, K>, Fault> {
+        self.phase(Phase::Settling);
+        let standing = tenure.standing().clone();
+        let (reader, marker) = tenure.settle(history).await?;
+        self.known = last;
+        let fetching = Fetching::start(reader, &self.settings.waits, self.metrics.clone()).await?;
+        let held = standing.held;
+        Ok(Work { publisher, marker, fetching, pins: standing.pins, held, paused: standing.paused, next: None, unmarked: None })
+    }
+}

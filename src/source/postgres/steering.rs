@@ -1,0 +1,167 @@
+//! What commands change in the state row: pause and resume, accepted databases, pins. Each leaves a row in the audit.
+
+use super::connection::{Statement, Work, statement};
+use super::names::{Names, Sql};
+use super::parked::new_claim;
+use super::table::get;
+use super::{Postgres, standing};
+use crate::fault::{Cause, Fault};
+use crate::journal::{Applied, DatabaseIdentity};
+use crate::source::{Pins, Source, Standing};
+
+const PAUSE: &str = "UPDATE {state} SET paused_at = clock_timestamp(), paused_by = session_user || $2, paused_reason = $3 \
+    WHERE name = $1 AND paused_at IS NULL";
+const RESUME: &str = "UPDATE {state} SET paused_at = NULL, paused_by = NULL, paused_reason = NULL \
+    WHERE name = $1 AND paused_at IS NOT NULL";
+const ACCEPTED: &str = "SELECT accepted_addresses, accepted_systems FROM {state} WHERE name = $1";
+const ADOPT: &str = "UPDATE {state} SET \
+    accepted_addresses = CASE WHEN $2 = ANY (accepted_addresses) THEN accepted_addresses ELSE accepted_addresses || $2 END, \
+    accepted_systems = CASE WHEN $3 = ANY (accepted_systems) THEN accepted_systems ELSE accepted_systems || $3 END WHERE name = $1";
+const REPIN: &str = "UPDATE {state} SET pins = pins - $2 WHERE name = $1 AND pins ? $2";
+const BASE: &str = "INSERT INTO {applied} (name, n, journal_offset, checksum) VALUES ($1, $2, $3, $4)";
+const UNHALT: &str = "UPDATE {state} SET halted_code = NULL, halted_evidence = NULL, halted_at = NULL WHERE name = $1";
+const AUDIT: &str = "INSERT INTO {audit} (name, who, action, reason, detail) VALUES ($1, session_user || $2, $3, $4, $5::jsonb)";
+
+/// Who wants a change, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks, added to the name of the database role.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Which databases an outbox may be published from, and which one this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acceptance {
+    /// Host, port and database as configured.
+    pub address: String,
+    /// What the server says of itself.
+    pub database: DatabaseIdentity,
+    /// Accepted addresses.
+    pub addresses: Vec<String>,
+    /// Accepted system identifiers.
+    pub systems: Vec<String>,
+}
+
+impl Acceptance {
+    /// Whether this database is one of the accepted ones.
+    pub fn holds(&self) -> bool {
+        self.addresses.contains(&self.address) && self.systems.contains(&self.database.system)
+    }
+}
+
+impl Postgres {
+    /// Pauses the outbox; says whether it was not paused before.
+    pub async fn pause(&self, request: &Request) -> Result<bool, Fault> {
+        let name = self.settings.name();
+        let switch = |sql: &Sql| statement(sql).bind(name.to_owned()).bind(request.who.clone()).bind(request.reason.clone());
+        self.switch(PAUSE, switch, "pause", request).await
+    }
+
+    /// Resumes the outbox; says whether it was paused.
+    pub async fn resume(&self, request: &Request) -> Result<bool, Fault> {
+        let resume = |sql: &Sql| statement(sql).bind(self.settings.name().to_owned());
+        self.switch(RESUME, resume, "resume", request).await
+    }
+
+    async fn switch(
+        &self,
+        template: &str,
+        fill: impl Fn(&Sql) -> Statement<'static>,
+        action: &str,
+        request: &Request,
+    ) -> Result<bool, Fault> {
+        let (mut link, names) = self.link().await?;
+        let (mut work, _) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let name = self.settings.name();
+        let switched = work.execute(fill(&names.sql(template))).await? > 0;
+        if switched {
+            record(&mut work, &names, name, action, request, "{}").await?;
+        }
+        work.commit().await?;
+        Ok(switched)
+    }
+
+    /// Which databases are accepted, and which one this is.
+    pub async fn acceptance(&self) -> Result<Acceptance, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let database = standing::identity(&mut work, &names).await?;
+        let row = work.row(statement(&names.sql(ACCEPTED)).bind(self.settings.name())).await?;
+        let row = row.ok_or_else(|| standing::unknown_outbox(self.settings.name()))?;
+        let (addresses, systems) = (get(&row, 0, "accepted_addresses")?, get(&row, 1, "accepted_systems")?);
+        work.commit().await?;
+        Ok(Acceptance { address: self.settings.address(), database, addresses, systems })
+    }
+
+    /// Accepts this database beside those accepted before.
+    pub async fn adopt_database(&self, here: &Acceptance, request: &Request) -> Result<(), Fault> {
+        let (mut link, names) = self.link().await?;
+        let (mut work, _) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let (name, system) = (self.settings.name(), here.database.system.clone());
+        work.execute(statement(&names.sql(ADOPT)).bind(name.to_owned()).bind(here.address.clone()).bind(system)).await?;
+        let detail = serde_json::json!({ "address": here.address, "system": here.database.system }).to_string();
+        record(&mut work, &names, name, "adopt --database", request, &detail).await?;
+        work.commit().await
+    }
+
+    /// Takes the journal record at `at` for the newest applied batch and ends the halt, provided that nobody claimed or marked since
+    /// `seen`.
+    pub async fn adopt_journal(&self, at: Applied, seen: &Standing, detail: &str, request: &Request) -> Result<(), Fault> {
+        let (mut link, names) = self.link().await?;
+        let (mut work, claim) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let name = self.settings.name();
+        let newest = standing::newest(&mut work, &names, &self.settings).await?;
+        if claim != seen.claim || newest != seen.applied.n {
+            return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: look again"));
+        }
+        let base = statement(&names.sql(BASE))
+            .bind(name.to_owned())
+            .bind(at.n.cast_signed())
+            .bind(at.offset)
+            .bind(at.checksum.0.cast_signed());
+        work.execute(base).await?;
+        work.execute(statement(&names.sql(UNHALT)).bind(name.to_owned())).await?;
+        record(&mut work, &names, name, "adopt --journal", request, detail).await?;
+        work.commit().await
+    }
+
+    /// Pinned partition counts by topic.
+    pub async fn pins(&self) -> Result<Pins, Fault> {
+        Ok(self.look().await?.pins)
+    }
+
+    /// Forgets the pinned partition count of a topic, so that the relay pins the present one; says whether there was a pin.
+    pub async fn repin(&self, topic: &str, request: &Request) -> Result<bool, Fault> {
+        let (mut link, names) = self.link().await?;
+        let (mut work, _) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let name = self.settings.name();
+        let repinned = work.execute(statement(&names.sql(REPIN)).bind(name.to_owned()).bind(topic.to_owned())).await? > 0;
+        if repinned {
+            let detail = serde_json::json!({ "topic": topic }).to_string();
+            record(&mut work, &names, name, "repin", request, &detail).await?;
+        }
+        work.commit().await?;
+        Ok(repinned)
+    }
+}
+
+/// A new claim number, so that whoever relays looks again, and the row in the audit.
+async fn record(
+    work: &mut Work<'_>,
+    names: &Names,
+    name: &str,
+    action: &str,
+    request: &Request,
+    detail: &str,
+) -> Result<(), Fault> {
+    new_claim(work, names, name).await?;
+    let audit = statement(&names.sql(AUDIT))
+        .bind(name.to_owned())
+        .bind(request.who.clone())
+        .bind(action.to_owned())
+        .bind(request.reason.clone())
+        .bind(detail.to_owned());
+    work.execute(audit).await.map(drop)
+}
