@@ -49,8 +49,14 @@ enum Command {
         outboxd migrate --roles --writer shop --relay outboxd --apply")]
     Migrate(Migrate),
     /// Tell where the outbox stands
-    #[command(after_help = "Examples:\n  outboxd status\n  outboxd status --json")]
-    Status(Json),
+    #[command(after_help = "Examples:\n  outboxd status\n  outboxd status --watch\n  outboxd status --json")]
+    Status {
+        /// Print it again every so often, until Ctrl-C
+        #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "2s", value_parser = humantime::parse_duration)]
+        watch: Option<Duration>,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Insert one event into the outbox table
     #[command(after_help = "Examples:\n  outboxd send --topic orders --key order-42 --type OrderPlaced '{\"total\": 3}'\n  \
         outboxd send --topic orders --wait '{}'      wait until it is published and tell where")]
@@ -307,7 +313,8 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         }
         Command::Migrate(Migrate { plan: true, topics, .. }) => commands::plan(config, &topics).await,
         Command::Migrate(Migrate { topics, .. }) => commands::migrate(config, &topics).await,
-        Command::Status(json) => commands::status(config, json.format()).await,
+        Command::Status { watch: None, json } => commands::status(config, json.format()).await,
+        Command::Status { watch: Some(every), json } => commands::watch_status(config, every, json.format()).await,
         Command::Send(send) => commands::send(config, send.into()).await,
         Command::Parked(parked) => run_parked(config, parked).await,
         Command::Pause(Reason { reason }) => commands::pause(config, &reason).await,

@@ -23,7 +23,7 @@ pub use migrate::{Apply, Roles, migrate, plan, roles};
 pub use parked::{Deciding, parked_decide, parked_list, parked_show};
 pub use run::{Once, run};
 pub use send::{Sending, send};
-pub use status::status;
+pub use status::{status, watch_status};
 pub use steer::{Rehearse, adopt_database, pause, repin, resume};
 
 /// Exit code: done, or yes.

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors, ErrorCode};
-pub use names::{Brokers, TableName, TopicPattern};
+pub use names::{Brokers, TableName, TopicPattern, TopicPatterns};
 pub use origin::Origin;
 pub use secret::Secret;
 pub use show::{Setting, json, text};
@@ -127,6 +127,8 @@ pub struct Kafka {
     pub delivery: Delivery,
     /// How the topic of a row becomes the topic in Kafka.
     pub topic: TopicPattern,
+    /// Topics that rows may name; events to others are parked.
+    pub allow_topics: TopicPatterns,
     /// How long journal records are kept, so far as they are not needed longer.
     pub journal_retention: Duration,
     /// How long a transaction may take; a dead owner's open one stops readers for so long.
@@ -243,6 +245,7 @@ impl Default for Kafka {
             brokers: Brokers(vec!["127.0.0.1:9092".to_owned()]),
             delivery: Delivery::ExactlyOnce,
             topic: TopicPattern { prefix: String::new(), suffix: String::new() },
+            allow_topics: TopicPatterns(vec!["*".to_owned()]),
             journal_retention: Duration::from_secs(2 * 24 * 3_600),
             transaction_timeout: Duration::from_secs(15),
             security: Security::Plaintext,

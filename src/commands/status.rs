@@ -1,5 +1,6 @@
 //! `outboxd status`: read from the database alone, so that it answers while no relay runs.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,6 +28,27 @@ pub async fn status(config: &Config, format: Format) -> Result<u8, Failure> {
         Format::Json => println!("{}", report.json()),
     }
     Ok(EXIT_DONE)
+}
+
+/// Shortest time between two reports: each asks the database.
+const LEAST: Duration = Duration::from_millis(200);
+
+/// Prints where the outbox stands again and again, on a terminal in place, until the process is ended. An outage is told and outlasted.
+pub async fn watch_status(config: &Config, every: Duration, format: Format) -> Result<u8, Failure> {
+    let source = assembly::database(config, config.kafka.delivery);
+    let in_place = format == Format::Text && std::io::stdout().is_terminal();
+    loop {
+        if in_place {
+            print!("\x1b[H\x1b[2J");
+        }
+        match (report(&source, &config.outbox.name).await, format) {
+            (Ok(report), Format::Text) => println!("{}", report.text()),
+            (Ok(report), Format::Json) => println!("{}", report.json()),
+            (Err(fault @ Fault::Unavailable { .. }), _) => eprintln!("{}", Failure::from(fault)),
+            (Err(fault), _) => return Err(fault.into()),
+        }
+        tokio::time::sleep(every.max(LEAST)).await;
+    }
 }
 
 /// Reads the report.

@@ -64,6 +64,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(kafka.brokers),
     key!(kafka.delivery),
     key!(kafka.topic),
+    key!(kafka.allow_topics),
     key!(kafka.journal_retention, millis(1_000), TEN_YEARS),
     key!(kafka.transaction_timeout, millis(1_000), minutes(15)),
     key!(kafka.security),

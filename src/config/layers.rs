@@ -86,7 +86,10 @@ fn raw(item: &Item) -> Raw {
         Item::Value(Value::Boolean(boolean)) => Raw::Boolean(*boolean.value()),
         Item::Value(Value::Float(_)) => Raw::Other("a number with a fraction"),
         Item::Value(Value::Datetime(_)) => Raw::Other("a date"),
-        Item::Value(Value::Array(_)) => Raw::Other("a list"),
+        Item::Value(Value::Array(list)) => {
+            let texts: Option<Vec<String>> = list.iter().map(|value| value.as_str().map(str::to_owned)).collect();
+            texts.map_or(Raw::Other("a list of more than strings"), Raw::List)
+        }
         Item::Value(Value::InlineTable(_)) | Item::Table(_) => Raw::Other("a table"),
         Item::ArrayOfTables(_) => Raw::Other("a list of tables"),
         Item::None => Raw::Other("nothing"),

@@ -176,6 +176,53 @@ impl Value for TopicPattern {
     }
 }
 
+/// Which topics of rows may be published to: names in which `*` stands for any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPatterns(pub Vec<String>);
+
+impl TopicPatterns {
+    /// Whether one of the patterns fits the whole name.
+    pub fn allow(&self, topic: &str) -> bool {
+        self.0.iter().any(|pattern| fits(pattern, topic))
+    }
+}
+
+/// Greedy from the left: the first part is a prefix, the last one a suffix, each between them is looked for where the one before ended.
+fn fits(pattern: &str, topic: &str) -> bool {
+    let Some((prefix, rest)) = pattern.split_once('*') else { return pattern == topic };
+    let Some(mut left) = topic.strip_prefix(prefix) else { return false };
+    let (between, suffix) = rest.rsplit_once('*').map_or((None, rest), |(between, suffix)| (Some(between), suffix));
+    for part in between.into_iter().flat_map(|between| between.split('*')) {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    left.len() >= suffix.len() && left.ends_with(suffix)
+}
+
+impl Value for TopicPatterns {
+    fn read(raw: &Raw) -> Result<Self, Refusal> {
+        let texts = match raw {
+            Raw::List(texts) => texts.clone(),
+            Raw::Word(text) => text.split(',').map(|text| text.trim().to_owned()).collect(),
+            Raw::Quoted(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => {
+                return Err(raw.wrong_type("a list of strings", "Write it as [\"orders\", \"payments.*\"]."));
+            }
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '*');
+        let bad = texts.iter().find(|text| text.is_empty() || !text.chars().all(fits));
+        let remedy = "Write names of topics, with * for any characters.";
+        match bad {
+            Some(text) => Err(malformed(format!("{} cannot be the name of a topic", quoted(text)), remedy)),
+            None if texts.is_empty() => Err(malformed("no topic is allowed at all", remedy)),
+            None => Ok(Self(texts)),
+        }
+    }
+
+    fn shown(&self) -> Shown {
+        Shown::List(self.0.clone())
+    }
+}
+
 /// The brokers to begin with; displayed as Kafka's clients want them, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Brokers(pub Vec<String>);

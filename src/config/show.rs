@@ -63,6 +63,7 @@ pub fn text(settings: &[Setting]) -> String {
         let value = match &setting.value {
             Shown::Text(text) => toml_string(text),
             Shown::Integer(number) => number.to_string(),
+            Shown::List(texts) => format!("[{}]", texts.iter().map(|text| toml_string(text)).collect::<Vec<_>>().join(", ")),
         };
         text.push_str(&format!("{name} = {value}  # {}\n", setting.origin));
     }
@@ -83,6 +84,7 @@ fn json_setting(setting: &Setting) -> Json {
     let value = match &setting.value {
         Shown::Text(text) => json!(text),
         Shown::Integer(number) => json!(number),
+        Shown::List(texts) => json!(texts),
     };
     match &setting.origin {
         Origin::Default => json!({ "value": value, "origin": "default" }),

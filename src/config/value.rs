@@ -20,6 +20,8 @@ pub(super) enum Raw {
     Integer(i64),
     /// `true` or `false` in the file.
     Boolean(bool),
+    /// A list of strings in the file.
+    List(Vec<String>),
     /// Anything else, by what it is called.
     Other(&'static str),
 }
@@ -34,7 +36,9 @@ impl Raw {
                 "Remove it: neither PostgreSQL nor Kafka's client can take it.",
             )),
             Self::Quoted(text) | Self::Word(text) => Ok(text),
-            Self::Integer(_) | Self::Boolean(_) | Self::Other(_) => Err(self.wrong_type("a string", "Write it in quotes.")),
+            Self::Integer(_) | Self::Boolean(_) | Self::List(_) | Self::Other(_) => {
+                Err(self.wrong_type("a string", "Write it in quotes."))
+            }
         }
     }
 
@@ -44,6 +48,7 @@ impl Raw {
             Self::Quoted(_) | Self::Word(_) => "a string",
             Self::Integer(_) => "an integer",
             Self::Boolean(_) => "a boolean",
+            Self::List(_) => "a list",
             Self::Other(name) => name,
         };
         Refusal::new(ErrorCode::WrongType, format!("this is {found}, {wanted} belongs here"), remedy)
@@ -57,6 +62,8 @@ pub enum Shown {
     Text(String),
     /// An integer.
     Integer(u32),
+    /// A list of strings.
+    List(Vec<String>),
 }
 
 impl fmt::Display for Shown {
@@ -64,6 +71,7 @@ impl fmt::Display for Shown {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Integer(number) => write!(f, "{number}"),
+            Self::List(texts) => f.write_str(&texts.join(",")),
         }
     }
 }
@@ -169,7 +177,9 @@ impl<T: Value> Value for Option<T> {
     fn read(raw: &Raw) -> Result<Self, Refusal> {
         match raw {
             Raw::Quoted(text) | Raw::Word(text) if text.is_empty() => Ok(None),
-            Raw::Quoted(_) | Raw::Word(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => T::read(raw).map(Some),
+            Raw::Quoted(_) | Raw::Word(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
+                T::read(raw).map(Some)
+            }
         }
     }
 
@@ -183,7 +193,7 @@ impl Value for u32 {
         let number = match raw {
             Raw::Integer(number) => Some(*number),
             Raw::Word(text) => text.parse().ok(),
-            Raw::Quoted(_) | Raw::Boolean(_) | Raw::Other(_) => None,
+            Raw::Quoted(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
         };
         let Some(number) = number else {
             return Err(raw.wrong_type("an integer", "Write it in digits, without quotes."));
@@ -270,7 +280,7 @@ fn measure<'a>(raw: &'a Raw, wanted: &str, units: [&str; 2]) -> Result<&'a str, 
     let bare = match raw {
         Raw::Integer(number) => number.to_string(),
         Raw::Quoted(text) | Raw::Word(text) => text.clone(),
-        Raw::Boolean(_) | Raw::Other(_) => {
+        Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
             return Err(raw.wrong_type(wanted, "Write it in quotes."));
         }
     };

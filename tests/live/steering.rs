@@ -273,3 +273,36 @@ async fn an_event_without_a_key_is_found_among_the_keyed_ones_of_a_compacted_top
     insert(&stage, &topic, "k", 81..=90);
     eventually("it goes on", SOON, || stage.pending() == 0);
 }
+
+#[test]
+fn an_event_to_a_topic_that_is_not_allowed_is_parked_until_it_is() {
+    let stage = stage("allowed");
+    let topic = format!("{}-of-1", stage.name);
+    let daemon = stage.options.clone().set("kafka.allow_topics", "other.*,*-of-3").start();
+    daemon.wait_log("claimed");
+    insert(&stage, &topic, "k", 1..=3);
+    insert(&stage, &format!("{}-of-3", stage.name), "k", 1..=3);
+    eventually("the allowed ones are published", SOON, || stage.pending() == 3);
+    let (_, listed) = ask(&stage, &["parked", "list", "--code", "topic_not_allowed"]);
+    assert_eq!((&listed["parked"], &listed["events"][0]["waiting_behind"]), (&1.into(), &2.into()), "{listed}");
+    drop(daemon);
+    let _daemon = stage.options.clone().set("kafka.allow_topics", "*").start();
+    assert_eq!(ask(&stage, &["parked", "retry", "--topic", &topic]).0, 0);
+    eventually("they go on in order", SOON, || stage.pending() == 0);
+    assert_eq!(payloads(&stage, &topic), numbers(1..=3));
+}
+
+#[test]
+fn a_status_is_watched() {
+    let mut stage = stage("watched");
+    let mut command = stage.options.command(&["status", "--watch", "200ms", "--json"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("a pipe")));
+    stage.write();
+    stage.wait_for_writers(50);
+    stage.stop_writing();
+    let reports: Vec<Value> = lines.take(5).map(|line| serde_json::from_str(&line.expect("a line")).expect("JSON")).collect();
+    assert_eq!(reports.len(), 5);
+    assert!(reports.iter().all(|report| report["outbox"] == *stage.name && report["owner"].is_null()));
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+}

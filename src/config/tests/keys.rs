@@ -31,6 +31,7 @@ const CASES: &[Case] = &[
     Case("kafka.brokers", "'a:9092, [::1]:9093,c'", "a:9092,[::1]:9093,c", "'PLAINTEXT://a:9092'", Malformed, "kafka.security"),
     Case("kafka.delivery", "'at_least_once'", "at_least_once", "'at_most_once'", UnknownWord, "exactly_once, at_least_once"),
     Case("kafka.topic", "'eu.{topic}-v1'", "eu.{topic}-v1", "'orders'", Malformed, "does not hold {topic}"),
+    Case("kafka.allow_topics", "['orders', 'a.*.b']", "orders,a.*.b", "['a b']", Malformed, "\"a b\" cannot be the name of a topic"),
     Case("kafka.journal_retention", "'36h'", "36h", "'500ms'", OutOfRange, "from 1s to 3650d"),
     Case("kafka.transaction_timeout", "'1m'", "1m", "'16m'", OutOfRange, "from 1s to 15m"),
     Case("kafka.security", "'sasl_ssl'", "sasl_ssl", "'SSL'", UnknownWord, "plaintext, ssl, sasl_ssl, sasl_plaintext"),
@@ -270,4 +271,16 @@ fn names_keep_to_their_bounds() {
     }
     let topic = config(load_all(NAMED, &[], &[("kafka.topic", "eu.{topic}.v1")])).kafka.topic;
     assert_eq!(topic.apply("orders"), "eu.orders.v1");
+}
+
+#[test]
+fn a_pattern_fits_whole_names_of_topics() {
+    let allowed = config(load_all(NAMED, &[], &[("kafka.allow_topics", "orders, pay.*, *.a*b.*z")])).kafka.allow_topics;
+    for topic in ["orders", "pay.", "pay.x.y", "x.ab.z", "x.a--b.b.zz"] {
+        assert!(allowed.allow(topic), "{topic}");
+    }
+    for topic in ["orders2", "order", "", "pay", "xpay.y", "x.a.z", "x.ab.zx", ".ab."] {
+        assert!(!allowed.allow(topic), "{topic}");
+    }
+    assert!(config(load_all(NAMED, &[], &[])).kafka.allow_topics.allow("any"));
 }

@@ -85,7 +85,7 @@ pub struct KafkaPublisher {
 impl Publisher for KafkaPublisher {
     async fn inspect(&mut self, batch: &Arc<Batch>, pins: &Pins) -> Result<Inspection, Fault> {
         let topics = self.kafka_names(batch);
-        let unfit = refused_names(batch, &topics);
+        let unfit = refused_names(batch, &topics, &self.shared.settings.kafka.allow_topics);
         if !unfit.is_empty() {
             return Ok(Inspection { set_aside: SetAside { unfit, ailing: Vec::new() }, pins: Pins::new() });
         }

@@ -17,7 +17,7 @@ use super::pace::Pace;
 use super::producer::{Producer, Stopped};
 
 use super::{faults, headers, names, partition};
-use crate::config::Delivery;
+use crate::config::{Delivery, TopicPatterns};
 use crate::event::{Batch, Event};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Entry, Record, Writer};
@@ -383,9 +383,13 @@ fn partitions(order: &Order) -> Vec<i32> {
     order.batch.events().enumerate().map(partition).collect()
 }
 
-/// Events to topics that Kafka or outboxd keep for themselves, or whose names cannot be.
-pub(super) fn refused_names(batch: &Batch, topics: &[String]) -> Vec<Unfit> {
-    let refusals: Vec<_> = topics.iter().map(|topic| names::refusal(topic)).collect();
+/// Events to topics that Kafka or outboxd keep for themselves, that are not allowed, or whose names cannot be.
+pub(super) fn refused_names(batch: &Batch, topics: &[String], allowed: &TopicPatterns) -> Vec<Unfit> {
+    let not_allowed = |topic: &str| {
+        (!allowed.allow(topic)).then(|| ("topic_not_allowed", format!("kafka.allow_topics does not allow topic {topic}")))
+    };
+    let named = batch.topics().iter().zip(topics);
+    let refusals: Vec<_> = named.map(|(row, kafka)| names::refusal(kafka).or_else(|| not_allowed(row))).collect();
     let events = batch.events().enumerate().filter_map(|(position, event)| {
         let (code, detail) = refusals[batch.topic_index(position)].as_ref()?;
         Some(faults::unfit(&event, code, detail.clone()))
