@@ -266,7 +266,9 @@ impl HaltCode {
             Self::KafkaBehind => {
                 "bring the journal topic back as it was; or `outboxd adopt --journal`, which prints what may come twice"
             }
-            Self::JournalBlocked => "end the open transaction on the journal with the broker's kafka-transactions tool",
+            Self::JournalBlocked => {
+                "if it is our own, first `outboxd adopt --journal`; then end it with the broker's kafka-transactions tool"
+            }
             Self::JournalVersion => "run the newer outboxd that wrote this record",
             Self::MarkRefused => "look for a row security policy or a trigger that keeps the relay from updating the table",
         }

@@ -1,5 +1,7 @@
 //! `outboxd adopt --journal`: goes on from the journal's end as it is now, because a person says so.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::steer::Rehearse;
@@ -7,10 +9,10 @@ use super::{EXIT_DONE, Failure, assembly, operator};
 use crate::config::{Config, Delivery};
 use crate::fault::{EXIT_NO, Fault, Halt, HaltCode};
 use crate::identity;
-use crate::journal::{Applied, Checksum, Owner, Writer};
+use crate::journal::{Applied, Checksum, Owner, Record, Writer};
 use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Tail};
-use crate::source::postgres::{Figures, Request};
+use crate::source::postgres::{Figures, Postgres, Request};
 use crate::source::{Source, Standing};
 
 /// Halts that this leads out of.
@@ -29,6 +31,9 @@ pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str,
         eprintln!("the journal fits this database: there is nothing to adopt");
         return Ok(EXIT_NO);
     };
+    if let Some(record) = unseen(&sink, &standing, &halt).await? {
+        return unmark((&source, &sink), &standing, &halt, &record, reason, rehearse).await;
+    }
     if !OURS.contains(&halt.code) {
         eprintln!("{halt}\nadopting the journal does not lead out of this: {}", halt.code.remedy());
         return Ok(EXIT_NO);
@@ -65,6 +70,55 @@ async fn halt(sink: &KafkaSink, standing: &Standing, figures: &Figures) -> Resul
         Some(Halt::new(code, evidence.clone()))
     });
     Ok(looked.or(written))
+}
+
+/// The newest batch marked here, when readers cannot see it: a lone broker that was killed hard lost its markers, and its transaction is
+/// open for ever, or was aborted by a person.
+async fn unseen(sink: &KafkaSink, standing: &Standing, halt: &Halt) -> Result<Option<Record>, Fault> {
+    match halt.code {
+        HaltCode::JournalBlocked | HaltCode::KafkaBehind if standing.applied.n > 0 => sink.unseen(standing.applied).await,
+        _ => Ok(None),
+    }
+}
+
+async fn unmark(
+    (source, sink): (&Postgres, &KafkaSink),
+    standing: &Standing,
+    halt: &Halt,
+    record: &Record,
+    reason: &str,
+    rehearse: Rehearse,
+) -> Result<u8, Failure> {
+    let (n, events) = (record.n, record.entries.len());
+    println!("{}: {}", halt.code.name(), halt.evidence);
+    println!("batch {n}, {events} events, is marked here, and its transaction has no end: readers will never see it.");
+    println!("its rows are un-marked and published again; nothing comes twice for those who read committed records only.");
+    if rehearse == Rehearse::Yes {
+        return Ok(EXIT_DONE);
+    }
+    let detail = serde_json::json!({ "halt": halt.code.name(), "batch": n, "events": events }).to_string();
+    let request = Request { who: operator(), reason: reason.to_owned() };
+    let unmarked = source.unmark(record, standing, &detail, &request).await?;
+    println!("un-marked: {unmarked} of {events} rows; the others are not in the table any more");
+    if halt.code == HaltCode::JournalBlocked {
+        println!("now end the transaction, on the journal and on each topic of the batch, from its first offset there:");
+        println!("  kafka-transactions.sh --bootstrap-server … abort --topic … --partition … --start-offset …");
+        let journal = (sink.journal_topic().to_owned(), 0, standing.applied.offset);
+        for (topic, partition, offset) in first_offsets(record).into_iter().chain([journal]) {
+            println!("  {topic} {partition} {offset}");
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+/// Where a batch begins in each partition.
+fn first_offsets(record: &Record) -> Vec<(String, i32, i64)> {
+    let mut first: BTreeMap<(u32, i32), i64> = BTreeMap::new();
+    for entry in &record.entries {
+        first.entry((entry.topic, entry.partition)).or_insert(entry.offset);
+    }
+    let named = |((topic, partition), offset): ((u32, i32), i64)| (record.topics[topic as usize].clone(), partition, offset);
+    first.into_iter().map(named).collect()
 }
 
 fn show(halt: &Halt, standing: &Standing, tail: &Tail, figures: &Figures) {

@@ -40,7 +40,7 @@ pub use watch::{Place, Watch};
 
 use crate::config::{Delivery, Kafka};
 use crate::fault::Fault;
-use crate::journal::{Applied, View};
+use crate::journal::{Applied, Record, View};
 use crate::sink::Sink;
 use limits::Limits;
 use publisher::Warned;
@@ -96,6 +96,13 @@ impl KafkaSink {
     pub async fn tail(&self) -> Result<Tail, Fault> {
         let shared = Arc::clone(&self.shared);
         blocking::run("kafka-tail", move |caller| journal::tail(&shared, caller)).await
+    }
+
+    /// The record of `batch` as it lies in the journal although readers cannot see it: its transaction is open or was aborted.
+    pub async fn unseen(&self, batch: Applied) -> Result<Option<Record>, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let stored = blocking::run("kafka-unseen", move |caller| journal::unseen(&shared, batch.offset, caller)).await?;
+        Ok(stored.filter(|(record, checksum)| record.n == batch.n && *checksum == batch.checksum).map(|(record, _)| record))
     }
 
     fn has_journal(&self) -> bool {

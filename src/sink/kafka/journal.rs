@@ -18,7 +18,7 @@ use super::blocking::{Caller, drop_aside};
 use super::client::{self, Context, Sight};
 use super::{Shared, faults, native};
 use crate::fault::{Fault, Halt, HaltCode};
-use crate::journal::{Applied, Reading, Record, View};
+use crate::journal::{Applied, Checksum, Reading, Record, View};
 
 /// Errors are retried for so long: right after a leader change or a restart the first answers are wrong or missing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -160,6 +160,21 @@ pub(super) fn tail(shared: &Arc<Shared>, caller: &Caller<'_>) -> Result<Tail, Fa
     let nobody = Uuid::nil();
     let view = finish(Reading::start(nobody, Applied::default(), 0), &reader, end, nobody, Applied::default(), caller)?;
     Ok(Tail { start: bounds.start, end: view.end, newest })
+}
+
+/// The record at an offset that readers of committed records do not see; nothing when they do, or when none of outboxd's is there.
+pub(super) fn unseen(shared: &Arc<Shared>, offset: i64, caller: &Caller<'_>) -> Result<Option<(Record, Checksum)>, Fault> {
+    let reader = Reader::open(shared)?;
+    let (bounds, mut seen) = (reader.bounds(caller)?, false);
+    let read = reader.read(offset, bounds, Until::Stable, caller, |at, _| {
+        seen = at == offset;
+        Ok(ControlFlow::Break(()))
+    });
+    match read {
+        Ok(_) if !seen => Ok(reader.stored_at(offset).and_then(|bytes| Record::decode(&bytes).ok())),
+        Ok(_) | Err(Stop::OutOfRange | Stop::Blocked(_)) => Ok(None),
+        Err(Stop::Fault(fault)) => Err(fault),
+    }
 }
 
 /// How long an open transaction is waited for.
@@ -400,7 +415,7 @@ impl Reader {
     /// Whose transaction it is that stays open, as far as its first record on the journal tells. A lone broker that is killed while
     /// it ends a transaction can lose its markers: then it is our own.
     fn whose(&self, end: End, outbox: Uuid) -> String {
-        match self.first_uncommitted(end).map(|bytes| Record::decode(&bytes)) {
+        match self.stored_at(end.position).map(|bytes| Record::decode(&bytes)) {
             Some(Ok((record, _))) if record.writer.outbox == outbox => {
                 format!("its first record there is batch {} of this outbox, written by {}", record.n, record.writer.owner.instance)
             }
@@ -410,10 +425,11 @@ impl Reader {
         }
     }
 
-    fn first_uncommitted(&self, end: End) -> Option<Vec<u8>> {
+    /// The first record from `offset` on, committed or not.
+    fn stored_at(&self, offset: i64) -> Option<Vec<u8>> {
         let consumer = client::reader(&self.shared.settings, Sight::Everything).ok()?;
         let mut place = TopicPartitionList::new();
-        place.add_partition_offset(self.topic(), 0, Offset::Offset(end.position)).ok()?;
+        place.add_partition_offset(self.topic(), 0, Offset::Offset(offset)).ok()?;
         let polled = consumer.assign(&place).ok().and_then(|()| consumer.poll(ASK));
         let bytes = polled.and_then(Result::ok).map(|message| message.payload().unwrap_or_default().to_vec());
         drop_aside(consumer);

@@ -19,7 +19,7 @@ use crate::journal::{Applied, History, Record};
 use crate::source::{Standing, Tenure};
 
 /// Which events now have the numbers of a record. Not locked: what is marked below is found by number and id again.
-const ROWS: &str = "SELECT o.seq::int8, o.id FROM unnest($1::int8[]) AS b (seq) JOIN {outbox} o ON o.seq = b.seq";
+pub(super) const ROWS: &str = "SELECT o.seq::int8, o.id FROM unnest($1::int8[]) AS b (seq) JOIN {outbox} o ON o.seq = b.seq";
 
 /// What a row security policy or a trigger has kept from being marked: the UPDATE says 0 rows and no error.
 const STILL_UNSENT: &str = "SELECT count(*), min(o.seq)::int8 FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
@@ -53,7 +53,7 @@ impl PostgresTenure {
     async fn settle_one(&mut self, sql: &Statements, record: &Record, place: Applied) -> Result<(), Fault> {
         let (names, settings) = (&self.names, &self.settings);
         let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
-        let rows = matching(&mut work, sql, record).await?;
+        let rows = matching(&mut work, &sql.rows, record).await?;
         sql.marking.apply(&mut work, rows.clone(), place, Cause::Settle).await?;
         expect_marked(&mut work, sql, record.n, rows).await?;
         work.commit().await.map_err(in_doubt(Cause::Settle))
@@ -115,10 +115,10 @@ impl Statements {
 }
 
 /// Numbers and ids of the rows that are the record's events: the same number is not enough.
-async fn matching(work: &mut Work<'_>, sql: &Statements, record: &Record) -> Result<Rows, Fault> {
+pub(super) async fn matching(work: &mut Work<'_>, sql: &Sql, record: &Record) -> Result<Rows, Fault> {
     let asked: Vec<i64> = record.entries.iter().map(|entry| entry.seq).collect();
     let mut found = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
-    for row in work.rows(statement(&sql.rows).bind(asked)).await? {
+    for row in work.rows(statement(sql).bind(asked)).await? {
         let (seq, id): (i64, Uuid) = (get(&row, 0, "seq")?, get(&row, 1, "id")?);
         let entry = record.entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| record.entries[at]);
         if entry.is_ok_and(|entry| entry.fingerprint == Fingerprint::of(id)) {

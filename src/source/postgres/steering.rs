@@ -4,9 +4,9 @@ use super::connection::{Statement, Work, statement};
 use super::names::{Names, Sql};
 use super::parked::new_claim;
 use super::table::get;
-use super::{Postgres, standing};
+use super::{Postgres, settle, standing};
 use crate::fault::{Cause, Fault};
-use crate::journal::{Applied, DatabaseIdentity};
+use crate::journal::{Applied, DatabaseIdentity, Record};
 use crate::source::{Pins, Source, Standing};
 
 const PAUSE: &str = "UPDATE {state} SET paused_at = clock_timestamp(), paused_by = session_user || $2, paused_reason = $3 \
@@ -19,6 +19,9 @@ const ADOPT: &str = "UPDATE {state} SET \
     accepted_systems = CASE WHEN $3 = ANY (accepted_systems) THEN accepted_systems ELSE accepted_systems || $3 END WHERE name = $1";
 const REPIN: &str = "UPDATE {state} SET pins = pins - $2 WHERE name = $1 AND pins ? $2";
 const BASE: &str = "INSERT INTO {applied} (name, n, journal_offset, checksum) VALUES ($1, $2, $3, $4)";
+const UNMARK: &str = "UPDATE {outbox} o SET sent_at = NULL FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
+    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE";
+const UNAPPLY: &str = "DELETE FROM {applied} WHERE name = $1 AND n = $2";
 const UNHALT: &str = "UPDATE {state} SET halted_code = NULL, halted_evidence = NULL, halted_at = NULL WHERE name = $1";
 const AUDIT: &str = "INSERT INTO {audit} (name, who, action, reason, detail) VALUES ($1, session_user || $2, $3, $4, $5::jsonb)";
 
@@ -77,7 +80,7 @@ impl Postgres {
         let name = self.settings.name();
         let switched = work.execute(fill(&names.sql(template))).await? > 0;
         if switched {
-            record(&mut work, &names, name, action, request, "{}").await?;
+            audit_change(&mut work, &names, name, action, request, "{}").await?;
         }
         work.commit().await?;
         Ok(switched)
@@ -102,7 +105,7 @@ impl Postgres {
         let (name, system) = (self.settings.name(), here.database.system.clone());
         work.execute(statement(&names.sql(ADOPT)).bind(name.to_owned()).bind(here.address.clone()).bind(system)).await?;
         let detail = serde_json::json!({ "address": here.address, "system": here.database.system }).to_string();
-        record(&mut work, &names, name, "adopt --database", request, &detail).await?;
+        audit_change(&mut work, &names, name, "adopt --database", request, &detail).await?;
         work.commit().await
     }
 
@@ -123,8 +126,27 @@ impl Postgres {
             .bind(at.checksum.0.cast_signed());
         work.execute(base).await?;
         work.execute(statement(&names.sql(UNHALT)).bind(name.to_owned())).await?;
-        record(&mut work, &names, name, "adopt --journal", request, detail).await?;
+        audit_change(&mut work, &names, name, "adopt --journal", request, detail).await?;
         work.commit().await
+    }
+
+    /// Un-marks exactly the rows of the newest applied batch, whose transaction readers will never see, so that they are published again.
+    /// Returns how many rows are there to be published. Provided that nobody claimed or marked since `seen`.
+    pub async fn unmark(&self, record: &Record, seen: &Standing, detail: &str, request: &Request) -> Result<u64, Fault> {
+        let (mut link, names) = self.link().await?;
+        let (mut work, claim) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let name = self.settings.name();
+        let newest = standing::newest(&mut work, &names, &self.settings).await?;
+        if claim != seen.claim || newest != seen.applied.n || newest != record.n {
+            return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: look again"));
+        }
+        let (seqs, ids) = settle::matching(&mut work, &names.sql(settle::ROWS), record).await?;
+        work.execute(statement(&names.sql(UNMARK)).bind(seqs).bind(ids.clone())).await?;
+        work.execute(statement(&names.sql(UNAPPLY)).bind(name.to_owned()).bind(record.n.cast_signed())).await?;
+        work.execute(statement(&names.sql(UNHALT)).bind(name.to_owned())).await?;
+        audit_change(&mut work, &names, name, "adopt --journal", request, detail).await?;
+        work.commit().await?;
+        Ok(ids.len() as u64)
     }
 
     /// Pinned partition counts by topic.
@@ -140,7 +162,7 @@ impl Postgres {
         let repinned = work.execute(statement(&names.sql(REPIN)).bind(name.to_owned()).bind(topic.to_owned())).await? > 0;
         if repinned {
             let detail = serde_json::json!({ "topic": topic }).to_string();
-            record(&mut work, &names, name, "repin", request, &detail).await?;
+            audit_change(&mut work, &names, name, "repin", request, &detail).await?;
         }
         work.commit().await?;
         Ok(repinned)
@@ -148,7 +170,7 @@ impl Postgres {
 }
 
 /// A new claim number, so that whoever relays looks again, and the row in the audit.
-async fn record(
+async fn audit_change(
     work: &mut Work<'_>,
     names: &Names,
     name: &str,

@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::kafka_config::{self, SECURE_LISTENERS};
 use super::place;
-use super::process::Process;
+use super::process::{self, Process};
 use super::proxy::Proxy;
 use super::wait::{eventually, eventually_async};
 
@@ -176,6 +176,14 @@ impl Kafka {
         let results = self.admin().create_partitions([&grown], &AdminOptions::new()).await.unwrap();
         results.into_iter().for_each(|result| drop(result.unwrap()));
         self.wait_for_partitions(name, partitions).await;
+    }
+
+    /// Ends a hanging transaction in one partition, with the broker's own tool.
+    pub fn abort_transaction(&self, topic: &str, partition: &str, offset: &str) {
+        let mut command = kafka_config::java(128);
+        command.args(["org.apache.kafka.tools.TransactionsCommand", "--bootstrap-server", &self.brokers(), "abort"]);
+        command.args(["--topic", topic, "--partition", partition, "--start-offset", offset]);
+        println!("{}", process::run(command));
     }
 
     /// Names of all topics that are not Kafka's own.
