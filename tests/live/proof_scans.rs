@@ -218,8 +218,8 @@ fn frequent_proof_scans_under_concurrent_writers_rescue_nothing() {
     let inside = Inside::start(&stage, Duration::from_millis(150));
     let counts = inside.counts.clone();
     stage.write();
-    let least = if is_long() { 1_000 } else { 50 };
-    eventually("there were enough proof scans", SOON * 4, || read(&counts.full_scans) >= least);
+    let least = if is_long() { 300 } else { 50 };
+    eventually("there were enough proof scans", SOON * 8, || read(&counts.full_scans) >= least);
     stage.stop_writing();
     eventually("the table is drained", SOON, || stage.pending() == 0);
     let (scans, full_scans, by_cursor) = (read(&counts.scans), read(&counts.full_scans), read(&counts.cursor_fetches));
