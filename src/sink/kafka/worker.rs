@@ -390,6 +390,9 @@ pub(super) fn refused_names(batch: &Batch, topics: &[String], allowed: &TopicPat
     };
     let named = batch.topics().iter().zip(topics);
     let refusals: Vec<_> = named.map(|(row, kafka)| names::refusal(kafka).or_else(|| not_allowed(row))).collect();
+    if refusals.iter().all(Option::is_none) {
+        return Vec::new();
+    }
     let events = batch.events().enumerate().filter_map(|(position, event)| {
         let (code, detail) = refusals[batch.topic_index(position)].as_ref()?;
         Some(faults::unfit(&event, code, detail.clone()))

@@ -32,7 +32,7 @@ pub(super) const FORGET_PARKED: &str = "DELETE FROM {parked} p WHERE p.name = $1
     (SELECT FROM {outbox} o WHERE o.seq = p.seq AND (o.id = p.id) IS TRUE AND o.sent_at IS NULL)";
 
 /// A settled claim ends a halt. Under the claim number, so that a zombie ends nobody's halt.
-const END_HALT: &str =
+pub(super) const END_HALT: &str =
     "UPDATE {state} SET halted_code = NULL, halted_evidence = NULL, halted_at = NULL WHERE name = $1 AND claim = $2";
 
 /// A claim on the outbox whose journal is not settled yet.

@@ -22,7 +22,6 @@ const BASE: &str = "INSERT INTO {applied} (name, n, journal_offset, checksum) VA
 const UNMARK: &str = "UPDATE {outbox} o SET sent_at = NULL FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
     WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE";
 const UNAPPLY: &str = "DELETE FROM {applied} WHERE name = $1 AND n = $2";
-const UNHALT: &str = "UPDATE {state} SET halted_code = NULL, halted_evidence = NULL, halted_at = NULL WHERE name = $1";
 const AUDIT: &str = "INSERT INTO {audit} (name, who, action, reason, detail) VALUES ($1, session_user || $2, $3, $4, $5::jsonb)";
 
 /// Who wants a change, and why.
@@ -125,7 +124,7 @@ impl Postgres {
             .bind(at.offset)
             .bind(at.checksum.0.cast_signed());
         work.execute(base).await?;
-        work.execute(statement(&names.sql(UNHALT)).bind(name.to_owned())).await?;
+        work.execute(statement(&names.sql(settle::END_HALT)).bind(name.to_owned()).bind(claim.0)).await?;
         audit_change(&mut work, &names, name, "adopt --journal", request, detail).await?;
         work.commit().await
     }
@@ -143,7 +142,7 @@ impl Postgres {
         let (seqs, ids) = settle::matching(&mut work, &names.sql(settle::ROWS), record).await?;
         work.execute(statement(&names.sql(UNMARK)).bind(seqs).bind(ids.clone())).await?;
         work.execute(statement(&names.sql(UNAPPLY)).bind(name.to_owned()).bind(record.n.cast_signed())).await?;
-        work.execute(statement(&names.sql(UNHALT)).bind(name.to_owned())).await?;
+        work.execute(statement(&names.sql(settle::END_HALT)).bind(name.to_owned()).bind(claim.0)).await?;
         audit_change(&mut work, &names, name, "adopt --journal", request, detail).await?;
         work.commit().await?;
         Ok(ids.len() as u64)
