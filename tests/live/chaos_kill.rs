@@ -91,13 +91,29 @@ fn killed_while_it_deletes_rows_it_publishes_exactly_once() {
     survives_kills(Mark::Delete);
 }
 
+/// Kills between the publishing of a batch and its mark: the mark waits for the state row, which somebody holds.
+fn kill_before_the_mark(stage: &Stage<'_>, daemon: Daemon) -> Daemon {
+    daemon.wait_log("\"claimed\"");
+    std::thread::scope(|scope| {
+        let hold = "BEGIN; SELECT FROM outboxd_state FOR UPDATE; SELECT pg_sleep(5); COMMIT";
+        scope.spawn(|| stage.postgres.sql(&stage.database, hold));
+        let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        eventually("the row is held", Duration::from_secs(5), || stage.postgres.sql(&stage.database, sleeping) == "1");
+        let before = daemon.metric("outboxd_batches_total");
+        eventually("a batch is published", Duration::from_secs(4), || daemon.metric("outboxd_batches_total") > before);
+        daemon.sigkill();
+    });
+    stage.start("one")
+}
+
 #[test]
 fn at_least_once_shows_duplicates_and_loses_nothing() {
     let (postgres, kafka) = (Postgres::shared(Version::V15), Kafka::shared());
     let lesser = |options: crate::support::DaemonOptions, _: &str| options.set("kafka.delivery", "at_least_once");
     let mut stage = Stage::with("lesser", Mark::Row, postgres, kafka, Habits::default(), lesser).without_journal();
     stage.write();
-    let (_daemon, tally) = kill_again_and_again(&stage, kills(), |_| true);
+    let (daemon, tally) = kill_again_and_again(&stage, kills(), |_| true);
+    let _daemon = kill_before_the_mark(&stage, daemon);
     let violations = stage.violations(false);
     let count = |kind: Kind| violations.iter().filter(|violation| violation.kind == kind).count();
     println!("at least once: {tally:?}, {} duplicates", count(Kind::Duplicated));
