@@ -70,18 +70,23 @@ enum Command {
     /// Go on publishing
     #[command(after_help = "Examples:\n  outboxd resume --reason 'moved'")]
     Resume(Reason),
-    /// Accept a new state of affairs, after a halt
+    /// Accept a new state of affairs, after a halt or a change of name
     #[command(
+        group = clap::ArgGroup::new("what").required(true).args(["database", "journal", "name"]),
         after_help = "Examples:\n  outboxd adopt --database --dry-run\n  outboxd adopt --database --reason 'moved to db2'\n  \
-        outboxd adopt --journal --reason 'restored a backup that is older than the journal'"
+        outboxd adopt --journal --reason 'restored a backup that is older than the journal'\n  \
+        outboxd adopt --name shop --reason 'renamed'      it goes on under the configured name"
     )]
     Adopt {
         /// This database, as one that the outbox may be published from
-        #[arg(long, required_unless_present = "journal", conflicts_with = "journal")]
+        #[arg(long)]
         database: bool,
         /// The journal as it is now; that of another outbox with its identity
         #[arg(long, value_name = "UUID", num_args = 0..=1)]
         journal: Option<Option<Uuid>>,
+        /// The outbox that had this name so far, under the configured name
+        #[arg(long, value_name = "OLD")]
+        name: Option<String>,
         #[command(flatten)]
         change: Change,
     },
@@ -321,6 +326,9 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         Command::Resume(Reason { reason }) => commands::resume(config, &reason).await,
         Command::Adopt { journal: Some(foreign), change, .. } => {
             commands::adopt_journal(config, foreign, &change.reason, change.dry_run.into()).await
+        }
+        Command::Adopt { name: Some(old), change, .. } => {
+            commands::adopt_name(config, &old, &change.reason, change.dry_run.into()).await
         }
         Command::Adopt { change, .. } => commands::adopt_database(config, &change.reason, change.dry_run.into()).await,
         Command::Repin { topic, change } => commands::repin(config, &topic, &change.reason, change.dry_run.into()).await,

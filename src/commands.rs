@@ -11,6 +11,7 @@ mod config;
 mod healthcheck;
 mod migrate;
 mod parked;
+mod rename;
 mod run;
 mod send;
 mod status;
@@ -21,6 +22,7 @@ pub use config::config_show;
 pub use healthcheck::healthcheck;
 pub use migrate::{Apply, Roles, migrate, plan, roles};
 pub use parked::{Deciding, parked_decide, parked_list, parked_show};
+pub use rename::adopt_name;
 pub use run::{Once, run};
 pub use send::{Sending, send};
 pub use status::{status, watch_status};
@@ -49,6 +51,11 @@ impl Failure {
     /// A failure that has no code of its own.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: EXIT_FAILED }
+    }
+
+    /// A failure with this exit code.
+    fn coded(code: u8, message: impl Into<String>) -> Self {
+        Self { message: message.into(), code }
     }
 
     /// Exit code of the process.

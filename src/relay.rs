@@ -120,7 +120,8 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 Ok(end) => return end,
                 Err(fault) => fault,
             };
-            if self.finished != before {
+            // a batch whose rows cannot be marked comes again at once where there is no journal
+            if self.finished != before && fault.verdict() != Verdict::Claim(Cause::MarkCount) {
                 pause.reset();
             }
             self.metrics.fault(&fault);

@@ -48,9 +48,10 @@ pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str,
     if rehearse == Rehearse::Yes {
         return Ok(EXIT_DONE);
     }
-    let at = take_over(&sink, &standing, &tail).await?;
-    let detail = serde_json::json!({ "halt": halt.code.name(), "evidence": halt.evidence, "batch": at.n, "offset": at.offset });
-    source.adopt_journal(at, &standing, &detail.to_string(), &Request { who: operator(), reason: reason.to_owned() }).await?;
+    let (writer, last) = successor(&standing, &tail);
+    let write = sink.fence().await?.adopt(writer, last);
+    let request = Request { who: operator(), reason: reason.to_owned() };
+    let at = source.adopt_journal(write, &standing, &halt, &request).await?;
     println!(
         "adopted: the outbox goes on after batch {} at offset {}; a halted relay looks again within six leases",
         at.n, at.offset
@@ -92,7 +93,11 @@ async fn unmark(
     let (n, events) = (record.n, record.entries.len());
     println!("{}: {}", halt.code.name(), halt.evidence);
     println!("batch {n}, {events} events, is marked here, and its transaction has no end: readers will never see it.");
-    println!("its rows are un-marked and published again; nothing comes twice for those who read committed records only.");
+    println!("its rows are un-marked and published again; nothing comes twice for those who read committed records only, unless");
+    println!("a partition of a topic shows its part of the batch although the journal does not.");
+    if halt.code == HaltCode::JournalBlocked {
+        show_ends(sink, standing, record);
+    }
     if rehearse == Rehearse::Yes {
         return Ok(EXIT_DONE);
     }
@@ -100,15 +105,18 @@ async fn unmark(
     let request = Request { who: operator(), reason: reason.to_owned() };
     let unmarked = source.unmark(record, standing, &detail, &request).await?;
     println!("un-marked: {unmarked} of {events} rows; the others are not in the table any more");
-    if halt.code == HaltCode::JournalBlocked {
-        println!("now end the transaction, on the journal and on each topic of the batch, from its first offset there:");
-        println!("  kafka-transactions.sh --bootstrap-server … abort --topic … --partition … --start-offset …");
-        let journal = (sink.journal_topic().to_owned(), 0, standing.applied.offset);
-        for (topic, partition, offset) in first_offsets(record).into_iter().chain([journal]) {
-            println!("  {topic} {partition} {offset}");
-        }
-    }
     Ok(EXIT_DONE)
+}
+
+/// How the transaction of a batch is ended by hand. The journal comes last: as soon as that is readable a relay goes on with the same
+/// producer, and what is still open in a topic would be committed together with what it writes there.
+fn show_ends(sink: &KafkaSink, standing: &Standing, record: &Record) {
+    println!("then end its transaction, in this order, the journal last:");
+    println!("  kafka-transactions.sh --bootstrap-server … abort --topic … --partition … --start-offset …");
+    let journal = (sink.journal_topic().to_owned(), 0, standing.applied.offset);
+    for (topic, partition, offset) in first_offsets(record).into_iter().chain([journal]) {
+        println!("  {topic} {partition} {offset}");
+    }
 }
 
 /// Where a batch begins in each partition.
@@ -143,12 +151,11 @@ fn show(halt: &Halt, standing: &Standing, tail: &Tail, figures: &Figures) {
     }
 }
 
-/// The record that the outbox goes on from.
-async fn take_over(sink: &KafkaSink, standing: &Standing, tail: &Tail) -> Result<Applied, Fault> {
+/// Who writes the record that the outbox goes on from, and after which batch.
+pub(super) fn successor(standing: &Standing, tail: &Tail) -> (Writer, Applied) {
     let owner = Owner { instance: "adopt".into(), start: fastrand::u64(..), epoch: standing.epoch };
     let writer = Writer { outbox: standing.outbox, owner, database: standing.database.clone() };
     let newest =
         tail.newest.as_ref().filter(|(_, record)| record.writer.outbox == standing.outbox).map_or(0, |(_, record)| record.n);
-    let last = Applied { n: newest.max(standing.applied.n), offset: tail.end, checksum: Checksum(0) };
-    sink.fence().await?.adopt(writer, last).await
+    (writer, Applied { n: newest.max(standing.applied.n), offset: tail.end, checksum: Checksum(0) })
 }

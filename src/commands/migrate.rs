@@ -1,16 +1,11 @@
 //! `outboxd migrate`: tables, state row, journal topic, and on request event topics and rights.
 
-use std::sync::Arc;
-
 use super::{EXIT_DONE, Failure, assembly};
 use crate::config::{Config, Delivery};
 use crate::fault::Fault;
-use crate::metrics::Metrics;
-use crate::relay::{self, End, Relay, Until};
 use crate::sink::kafka::{Created, KafkaSink, TopicPlan, TopicState};
+use crate::source::ClaimNumber;
 use crate::source::postgres::Postgres;
-use crate::source::{ClaimNumber, Lease, Leases, Takeover};
-use crate::stop;
 
 pub use crate::source::postgres::Roles;
 
@@ -75,6 +70,14 @@ pub async fn roles(config: &Config, roles: &Roles, apply: Apply) -> Result<u8, F
     Ok(EXIT_DONE)
 }
 
+/// Creates the journal topic where it is missing.
+pub(super) async fn journal(config: &Config, sink: &KafkaSink) -> Result<(), Fault> {
+    for plan in plans(config, sink, &[]).await? {
+        report(&plan, &sink.create(&plan).await?);
+    }
+    Ok(())
+}
+
 async fn plans(config: &Config, sink: &KafkaSink, topics: &[(String, i32)]) -> Result<Vec<TopicPlan>, Fault> {
     let mut plans = Vec::new();
     if config.kafka.delivery == Delivery::ExactlyOnce {
@@ -133,9 +136,8 @@ async fn change_delivery(config: &Config, source: &Postgres) -> Result<bool, Fai
     else {
         return Ok(false);
     };
-    let mut chance = fastrand::Rng::new();
-    settle(config, old, &mut chance).await?;
-    source.set_delivery(new, ClaimNumber(chance.i64(..))).await?;
+    super::run::settle(config, old).await?;
+    source.set_delivery(new, ClaimNumber(fastrand::i64(..))).await?;
     println!("done: delivery is {} now, it was {}", new.as_str(), old.as_str());
     match new {
         Delivery::AtLeastOnce => {
@@ -146,24 +148,4 @@ async fn change_delivery(config: &Config, source: &Postgres) -> Result<bool, Fai
         }
     }
     Ok(true)
-}
-
-/// Claims and settles under the lease, publishes nothing.
-async fn settle(config: &Config, delivery: Delivery, chance: &mut fastrand::Rng) -> Result<(), Failure> {
-    let (source, sink) = (Arc::new(assembly::database(config, delivery)), Arc::new(assembly::kafka(config, delivery)?));
-    let (instance, start) = (config.relay.instance.clone(), chance.u64(1..=i64::MAX.unsigned_abs()));
-    let Lease::Held { epoch } = source.take(&instance, start, Takeover::Expired).await? else {
-        return Err(Failure::new("the outbox is being relayed. Stop its relay before you change kafka.delivery"));
-    };
-    let waits = assembly::waits(config);
-    let settings = relay::Settings { waits, limits: assembly::limits(config), instance, start, until: Until::Settled };
-    let mut relay = Relay::new(source.clone(), sink, settings, Metrics::new(&config.outbox.name), chance.clone());
-    let (_stopper, mut stop) = stop::pair();
-    let end = relay.run(epoch, &mut stop).await;
-    source.release(start).await?;
-    match end {
-        End::Stopped => Ok(()),
-        End::Exit(fault) => Err(fault.into()),
-        End::LeaseLost | End::GaveUp => Err(Failure::new("the last settlement in the old mode was not finished. Try again")),
-    }
 }

@@ -1,14 +1,14 @@
-//! `outboxd run`
+//! `outboxd run`, and the settlement that other commands need first.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Failure, assembly, status};
+use super::{EXIT_DONE, Failure, assembly, status};
 use crate::config::{Config, Delivery, Listen};
 use crate::daemon::{self, Daemon, Janitor, Leader, signals};
-use crate::fault::Verdict;
+use crate::fault::{EXIT_NOT_NOW, Verdict};
 use crate::heartbeat::Heartbeat;
 use crate::http::{Health, Server};
 use crate::metrics::Metrics;
@@ -60,12 +60,35 @@ pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
     if config.kafka.delivery == Delivery::AtLeastOnce {
         warn!("kafka.delivery is at_least_once: after a crash events may come twice, and older ones after newer ones of their key");
     }
-    Ok(relay(config, once, source, sink, metrics, heart, signals).await)
+    let until = match once {
+        Once::No => Until::Stopped,
+        Once::Yes => Until::Drained,
+    };
+    Ok(relay(config, until, source, sink, metrics, heart, signals).await)
+}
+
+/// Takes the lease, claims and settles in the mode `delivery`, publishes nothing, and gives the lease back. Afterwards every row that the
+/// journal has is marked, and every relay that led before is shut out. Tells its course in the log.
+pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<(), Failure> {
+    assembly::start_log(config);
+    let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
+    let (source, sink) = (Arc::new(assembly::database(config, delivery)), Arc::new(assembly::kafka(config, delivery)?));
+    let metrics = Metrics::new(&config.outbox.name);
+    match relay(config, Until::Settled, source, sink, metrics, Heartbeat::new(), signals).await {
+        EXIT_DONE => Ok(()),
+        EXIT_NOT_NOW => {
+            let remedy = "Stop its relay, or wait until its lease is over, and try again";
+            Err(Failure::coded(EXIT_NOT_NOW, format!("outbox {} is being relayed. {remedy}", config.outbox.name)))
+        }
+        code => {
+            Err(Failure::coded(code, format!("outbox {} could not be settled: see above. Nothing was changed", config.outbox.name)))
+        }
+    }
 }
 
 async fn relay(
     config: &Config,
-    once: Once,
+    until: Until,
     source: Arc<Postgres>,
     sink: Arc<KafkaSink>,
     metrics: Metrics,
@@ -76,10 +99,6 @@ async fn relay(
     let (waits, limits, instance) = (assembly::waits(config), assembly::limits(config), config.relay.instance.clone());
     // positive in the database's signed column, so that a person can compare it with a log line
     let start = chance.u64(1..=i64::MAX.unsigned_abs());
-    let until = match once {
-        Once::No => Until::Stopped,
-        Once::Yes => Until::Drained,
-    };
     let settings = relay::Settings { waits, limits, instance: instance.clone(), start, until };
     let relay = Relay::new(source.clone(), sink.clone(), settings, metrics.clone(), chance);
     let janitor = Janitor::new(source.clone(), sink, metrics.clone());

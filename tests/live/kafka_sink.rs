@@ -16,7 +16,7 @@ use rdkafka::producer::Producer;
 
 use crate::kafka_world::{KafkaWorld, SOON};
 use crate::sink_conformance::{self as suite, SinkWorld, batch, publish, published};
-use crate::support::{Kafka, KafkaOptions};
+use crate::support::{Kafka, KafkaOptions, let_pass};
 
 macro_rules! run {
     ($name:ident) => {
@@ -192,6 +192,20 @@ async fn trimming_follows_the_configured_retention() {
     world.settings.kafka.journal_retention = Duration::ZERO;
     assert_eq!(world.sink().trim(places[1].offset).await.expect("a trim"), places[1].offset);
     assert_eq!(world.sink().look(suite::OUTBOX, places[1]).await.expect("a look").last, places[2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_database_put_back_within_the_retention_needs_is_not_trimmed() {
+    let mut world = KafkaWorld::new().await;
+    let topic = world.topic().await;
+    let (mut publisher, ..) = suite::claim(&world, 1).await;
+    let mut places =
+        vec![published(&mut publisher, &batch(&topic, 1, 1)).await, published(&mut publisher, &batch(&topic, 2, 2)).await];
+    world.settings.kafka.journal_retention = Duration::from_secs(3);
+    let_pass(Duration::from_millis(3500));
+    places.push(published(&mut publisher, &batch(&topic, 3, 3)).await);
+    // a second ago the newest applied batch was the second one, however old it was
+    assert_eq!(world.sink().trim(places[2].offset).await.expect("a trim"), places[1].offset);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

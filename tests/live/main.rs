@@ -28,6 +28,7 @@ mod commands;
 mod end_to_end;
 mod memory;
 mod proof_scans;
+mod renaming;
 mod speed;
 mod steering;
 

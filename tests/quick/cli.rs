@@ -317,8 +317,10 @@ fn a_run_until_drained_leaves_when_the_database_is_not_there() {
 
 #[test]
 fn a_healthcheck_that_nobody_answers_ends_with_69() {
-    outboxd(&["healthcheck"]).expect(69).says("not ready: ").says("127.0.0.1:1");
-    let answer = outboxd(&["healthcheck", "--json"]);
+    // a port of its own: other tests run relays that listen on the usual one
+    let nobody = ["--set", "http.listen=127.0.0.1:2"];
+    outboxd(&[&["healthcheck"], &nobody[..]].concat()).expect(69).says("not ready: ").says("127.0.0.1:2");
+    let answer = outboxd(&[&["healthcheck", "--json"], &nobody[..]].concat());
     let json: serde_json::Value = serde_json::from_str(&answer.expect(69).stdout).unwrap();
     assert_eq!(json["ready"], false);
     outboxd(&["healthcheck", "--set", "http.listen=off"]).expect(1).says("http.listen");

@@ -177,6 +177,25 @@ pub(super) fn unseen(shared: &Arc<Shared>, offset: i64, caller: &Caller<'_>) -> 
     }
 }
 
+/// Offset of the newest record below `limit`; nothing when there is none.
+pub(super) fn newest_below(shared: &Arc<Shared>, limit: i64, caller: &Caller<'_>) -> Result<Option<i64>, Fault> {
+    let reader = Reader::open(shared)?;
+    let (bounds, mut back) = (reader.bounds(caller)?, TAIL);
+    loop {
+        let (from, mut newest) = (bounds.start.max(limit - back), None);
+        let read = reader.read(from, bounds, Until::Stable, caller, |at, _| {
+            newest = Some(at).filter(|&at| at < limit).or(newest);
+            Ok(if at < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        });
+        match read {
+            Ok(_) if newest.is_some() || from == bounds.start => return Ok(newest),
+            Ok(_) => back *= 4,
+            Err(Stop::OutOfRange | Stop::Blocked(_)) => return Ok(None),
+            Err(Stop::Fault(fault)) => return Err(fault),
+        }
+    }
+}
+
 /// How long an open transaction is waited for.
 fn patience(shared: &Shared) -> Duration {
     shared.settings.kafka.transaction_timeout + MARGIN

@@ -1,5 +1,6 @@
 //! Letting go of old journal records: the relay's own retention, because Kafka's would not spare the last one.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::AdminOptions;
@@ -10,19 +11,23 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::admin::with_admin;
 use super::blocking::{Caller, drop_aside, wait};
 use super::client::{self, Context, Sight};
-use super::{Shared, faults};
+use super::{Shared, faults, journal};
 use crate::fault::Fault;
 
 /// One question to the cluster.
 const ASK: Duration = Duration::from_secs(10);
 
-/// Deletes the records that are older than the configured retention and lie below `keep_from`. Returns the topic's new start.
-pub(super) fn trim(shared: &Shared, keep_from: i64, _: &Caller<'_>) -> Result<i64, Fault> {
+/// Deletes records below `keep_from` that are older than the configured retention, but for the newest of these: a database that is put
+/// back to any moment within the retention has that one or a younger one for its newest applied batch. Returns the topic's new start.
+pub(super) fn trim(shared: &Arc<Shared>, keep_from: i64, caller: &Caller<'_>) -> Result<i64, Fault> {
     let reader = client::reader(&shared.settings, Sight::Committed)?;
     let found = bounds(&reader, shared);
     drop_aside(reader);
     let (start, old_until) = found?;
-    let until = old_until.unwrap_or(keep_from).min(keep_from);
+    let until = match old_until {
+        Some(young) => journal::newest_below(shared, young, caller)?.unwrap_or(start).min(keep_from),
+        None => keep_from,
+    };
     if until <= start {
         return Ok(start);
     }

@@ -23,19 +23,20 @@ use crate::source::{ClaimNumber, Marker, Pins};
 /// on `id`, whose entries lie scattered. By id too, since another event may have got the same number after a failover. Rejected:
 /// `AND sent_at IS NULL`, which would make a row that a person has marked look like a fault.
 const MARK_ROWS: &str = "UPDATE {outbox} o SET sent_at = now() FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
-    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING 1";
+    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING o.sent_at IS NOT NULL AS is_marked";
 const DELETE_ROWS: &str = "DELETE FROM {outbox} o USING unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
-    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING 1";
+    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING true AS is_marked";
 
 /// A row that is marked takes its parked entry along: a person may have marked it, or a release came when it was published already.
 const FORGET_MARKED: &str = "forgotten AS (DELETE FROM {parked} p WHERE p.name = {name} AND p.seq >= ($1::int8[])[1] \
     AND p.seq = ANY ($1))";
-/// Marks rows and says how many: with the batch as applied, in one statement under the locked state row, or without a journal.
-/// The key (name, n) is the compare-and-set: a batch is applied once, and only after its predecessor.
+/// Marks rows and says how many are marked then, since a trigger may put the old value back: with the batch as applied, in one statement
+/// under the locked state row, or without a journal. The key (name, n) is the compare-and-set: a batch is applied once, and
+/// only after its predecessor.
 const WITH_JOURNAL: &str = "WITH applied AS (INSERT INTO {applied} (name, n, journal_offset, checksum) SELECT $3, $4, $5, $6 \
     WHERE $4 = 1 + coalesce((SELECT n FROM {applied} WHERE name = $3 ORDER BY n DESC LIMIT 1), 0) RETURNING 1), \
-    marked AS ({rows}), {forget} SELECT (SELECT count(*) FROM marked), (SELECT count(*) FROM applied)";
-const WITHOUT_JOURNAL: &str = "WITH marked AS ({rows}), {forget} SELECT (SELECT count(*) FROM marked)";
+    marked AS ({rows}), {forget} SELECT (SELECT count(*) FILTER (WHERE is_marked) FROM marked), (SELECT count(*) FROM applied)";
+const WITHOUT_JOURNAL: &str = "WITH marked AS ({rows}), {forget} SELECT (SELECT count(*) FILTER (WHERE is_marked) FROM marked)";
 
 const PIN: &str = "UPDATE {state} SET pins = pins || $2::jsonb WHERE name = $1";
 

@@ -33,10 +33,12 @@ const NEW_CLAIM: &str = "UPDATE {state} SET claim = $2 WHERE name = $1";
 const RETRY: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), audited AS ({audit_each} RETURNING 1) \
     SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM audited)";
 /// Row security and triggers can keep a row from being marked, without an error: then it would be published after all.
-const DISCARD: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), marked AS ({mark} RETURNING o.seq), \
-    audited AS ({audit_each} RETURNING 1) SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM marked)";
-const MARK: &str = "UPDATE {outbox} o SET sent_at = now() FROM chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE";
-const DELETE: &str = "DELETE FROM {outbox} o USING chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE";
+const DISCARD: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), marked AS ({mark}), \
+    audited AS ({audit_each} RETURNING 1) SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FILTER (WHERE is_marked) FROM marked)";
+const MARK: &str = "UPDATE {outbox} o SET sent_at = now() FROM chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE \
+    RETURNING o.sent_at IS NOT NULL AS is_marked";
+const DELETE: &str = "DELETE FROM {outbox} o USING chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE \
+    RETURNING true AS is_marked";
 const AUDIT_EACH: &str = "INSERT INTO {audit} (name, who, action, reason, detail) SELECT $1, session_user || $5, $6, $7, \
     jsonb_build_object('seq', c.seq, 'id', c.id, 'topic', c.topic, 'code', c.code) FROM chosen c";
 

@@ -74,7 +74,8 @@ pub(super) async fn state_step(
 /// Whether this name belongs to this table already; refused when either belongs to another.
 async fn known(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<bool, Fault> {
     let refuse = |detail: String| {
-        let remedy = "One table has one name: correct outbox.name or outbox.table".into();
+        let remedy =
+            "One table has one name: correct outbox.name or outbox.table; `outboxd adopt --name OLD` renames an outbox".into();
         Err(Fault::Misconfigured { detail, remedy })
     };
     if let Some(row) = work.row(statement(&names.sql(STATE)).bind(settings.name())).await? {

@@ -5,7 +5,7 @@ use super::names::{Names, Sql};
 use super::parked::new_claim;
 use super::table::get;
 use super::{Postgres, settle, standing};
-use crate::fault::{Cause, Fault};
+use crate::fault::{Cause, Fault, Halt};
 use crate::journal::{Applied, DatabaseIdentity, Record};
 use crate::source::{Pins, Source, Standing};
 
@@ -21,6 +21,15 @@ const REPIN: &str = "UPDATE {state} SET pins = pins - $2 WHERE name = $1 AND pin
 const BASE: &str = "INSERT INTO {applied} (name, n, journal_offset, checksum) VALUES ($1, $2, $3, $4)";
 const UNMARK: &str = "UPDATE {outbox} o SET sent_at = NULL FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
     WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE";
+const OTHER_NAME: &str = "SELECT EXISTS (SELECT FROM {state} WHERE name = $1)";
+const RENAME: [&str; 4] = [
+    "UPDATE {state} SET name = $2, halted_code = NULL, halted_evidence = NULL, halted_at = NULL WHERE name = $1",
+    "UPDATE {token} SET name = $2 WHERE name = $1",
+    "UPDATE {parked} SET name = $2 WHERE name = $1",
+    "UPDATE {held} SET name = $2 WHERE name = $1",
+];
+/// The offsets of the old rows are those of another journal.
+const FORGET: &str = "DELETE FROM {applied} WHERE name = $1";
 const UNAPPLY: &str = "DELETE FROM {applied} WHERE name = $1 AND n = $2";
 const AUDIT: &str = "INSERT INTO {audit} (name, who, action, reason, detail) VALUES ($1, session_user || $2, $3, $4, $5::jsonb)";
 
@@ -108,9 +117,15 @@ impl Postgres {
         work.commit().await
     }
 
-    /// Takes the journal record at `at` for the newest applied batch and ends the halt, provided that nobody claimed or marked since
-    /// `seen`.
-    pub async fn adopt_journal(&self, at: Applied, seen: &Standing, detail: &str, request: &Request) -> Result<(), Fault> {
+    /// Has a journal record written, takes it for the newest applied batch and ends the halt, provided that nobody claimed or marked
+    /// since `seen`: the state row is locked meanwhile, so that nobody claims in between.
+    pub async fn adopt_journal(
+        &self,
+        write: impl Future<Output = Result<Applied, Fault>>,
+        seen: &Standing,
+        halt: &Halt,
+        request: &Request,
+    ) -> Result<Applied, Fault> {
         let (mut link, names) = self.link().await?;
         let (mut work, claim) = standing::begin_locked(&mut link, &names, &self.settings).await?;
         let name = self.settings.name();
@@ -118,15 +133,13 @@ impl Postgres {
         if claim != seen.claim || newest != seen.applied.n {
             return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: look again"));
         }
-        let base = statement(&names.sql(BASE))
-            .bind(name.to_owned())
-            .bind(at.n.cast_signed())
-            .bind(at.offset)
-            .bind(at.checksum.0.cast_signed());
-        work.execute(base).await?;
+        let at = write.await?;
+        work.execute(insert_base(&names, name, at)).await?;
         work.execute(statement(&names.sql(settle::END_HALT)).bind(name.to_owned()).bind(claim.0)).await?;
-        audit_change(&mut work, &names, name, "adopt --journal", request, detail).await?;
-        work.commit().await
+        let detail = serde_json::json!({ "halt": halt.code.name(), "evidence": halt.evidence, "batch": at.n, "offset": at.offset });
+        audit_change(&mut work, &names, name, "adopt --journal", request, &detail.to_string()).await?;
+        work.commit().await?;
+        Ok(at)
     }
 
     /// Un-marks exactly the rows of the newest applied batch, whose transaction readers will never see, so that they are published again.
@@ -148,6 +161,37 @@ impl Postgres {
         Ok(ids.len() as u64)
     }
 
+    /// Whether the outbox could get the name `new`: no outbox has it.
+    pub async fn may_be_renamed(&self, new: &str) -> Result<bool, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let row = work.row(statement(&names.sql(OTHER_NAME)).bind(new)).await?;
+        let taken = row.map_or(Ok(false), |row| get(&row, 0, "exists"))?;
+        work.commit().await?;
+        Ok(!taken)
+    }
+
+    /// Gives the outbox another name, with the journal record at `base` for its newest applied batch, provided that nobody claimed or
+    /// marked since `seen`. What the audit says of the old name stays under it.
+    pub async fn rename(&self, new: &str, base: Option<Applied>, seen: &Standing, request: &Request) -> Result<(), Fault> {
+        let (mut link, names) = self.link().await?;
+        let (mut work, claim) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let (old, newest) = (self.settings.name(), standing::newest(&mut work, &names, &self.settings).await?);
+        if claim != seen.claim || newest != seen.applied.n {
+            return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: try again"));
+        }
+        for template in RENAME {
+            work.execute(statement(&names.sql(template)).bind(old.to_owned()).bind(new.to_owned())).await?;
+        }
+        work.execute(statement(&names.sql(FORGET)).bind(old.to_owned())).await?;
+        if let Some(at) = base {
+            work.execute(insert_base(&names, new, at)).await?;
+        }
+        let detail = serde_json::json!({ "old": old, "batch": seen.applied.n }).to_string();
+        audit_change(&mut work, &names, new, "adopt --name", request, &detail).await?;
+        work.commit().await
+    }
+
     /// Pinned partition counts by topic.
     pub async fn pins(&self) -> Result<Pins, Fault> {
         Ok(self.look().await?.pins)
@@ -166,6 +210,11 @@ impl Postgres {
         work.commit().await?;
         Ok(repinned)
     }
+}
+
+fn insert_base(names: &Names, name: &str, at: Applied) -> Statement<'static> {
+    let (n, checksum) = (at.n.cast_signed(), at.checksum.0.cast_signed());
+    statement(&names.sql(BASE)).bind(name.to_owned()).bind(n).bind(at.offset).bind(checksum)
 }
 
 /// A new claim number, so that whoever relays looks again, and the row in the audit.

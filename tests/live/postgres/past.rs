@@ -100,11 +100,24 @@ async fn numbers_that_go_back_are_seen() {
 
 #[tokio::test]
 async fn row_security_that_hides_the_mark_halts() {
+    unmarkable("ALTER TABLE {outbox} ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON {outbox} FOR SELECT USING (true)").await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_takes_the_mark_back_halts() {
+    let function = "CREATE FUNCTION {schema}.back() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN NEW.sent_at := OLD.sent_at; RETURN NEW; END'";
+    let trigger = "CREATE TRIGGER back BEFORE UPDATE ON {outbox} FOR EACH ROW EXECUTE FUNCTION {schema}.back()";
+    unmarkable(&format!("{function}; {trigger}")).await;
+}
+
+/// With this obstacle, the mark of two rows is noticed to be none, and the next settlement halts.
+async fn unmarkable(obstacle: &str) {
     let world = World::<18, Plain>::fresh(Setup::default()).await;
     let all = world.insert(&["1", "2"]).await;
     let (mut reader, mut marker) = source::relaying(&world, 1).await;
     let batch = reader.fetch(&full()).await.expect("fetched").batch.expect("two");
-    world.sql("ALTER TABLE {outbox} ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON {outbox} FOR SELECT USING (true)").await;
+    world.sql(obstacle).await;
     assert_eq!(cause(marker.mark(&forged::published(batch.clone(), Some(place(1)))).await), Some(Cause::MarkCount));
     let next = source::claim(&world, 2).await;
     let record = source::record(&next, 1, &batch);
