@@ -86,7 +86,7 @@ impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         let code = match &fault {
             Fault::Unavailable { .. } | Fault::Standby => EXIT_UNREACHABLE,
-            Fault::Misconfigured { .. } => EXIT_CONFIG,
+            Fault::Misconfigured { .. } | Fault::Missing { .. } => EXIT_CONFIG,
             Fault::Refused { .. } => EXIT_REFUSED,
             Fault::InDoubt { .. }
             | Fault::Fenced { .. }

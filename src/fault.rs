@@ -50,6 +50,14 @@ pub enum Fault {
         /// What to do.
         remedy: String,
     },
+    /// A table or a column that is needed is not there.
+    #[error("{detail}")]
+    Missing {
+        /// Which one.
+        detail: String,
+        /// What to do.
+        remedy: String,
+    },
     /// A right is missing.
     #[error("not allowed: {detail}")]
     Refused {
@@ -354,9 +362,14 @@ impl Fault {
             Self::Fenced { .. } => Verdict::Claim(Cause::Fenced),
             Self::Unsafe(halt) => Verdict::Halt(halt.clone()),
             Self::LeaseLost => Verdict::StepDown,
-            Self::Misconfigured { .. } => Verdict::Exit(EXIT_CONFIG),
+            Self::Misconfigured { .. } | Self::Missing { .. } => Verdict::Exit(EXIT_CONFIG),
             Self::Refused { .. } => Verdict::Exit(EXIT_REFUSED),
         }
+    }
+
+    /// Whether somebody took away what was there, a right, a table or a column, and may give it back while the process runs.
+    pub fn may_be_undone(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Refused { .. })
     }
 
     /// What has to be set aside before the next claim.
@@ -369,6 +382,7 @@ impl Fault {
             | Self::Fenced { .. }
             | Self::Unsafe(_)
             | Self::Misconfigured { .. }
+            | Self::Missing { .. }
             | Self::Refused { .. }
             | Self::LeaseLost
             | Self::Standby => None,
@@ -383,6 +397,7 @@ impl Fault {
             Self::Fenced { .. } => "fenced",
             Self::Unsafe(halt) => halt.code.name(),
             Self::Misconfigured { .. } => "misconfigured",
+            Self::Missing { .. } => "missing",
             Self::Refused { .. } => "refused",
             Self::LeaseLost => "lease_lost",
             Self::Standby => "standby",
@@ -401,7 +416,7 @@ impl Fault {
             Self::Standby => "OBX202",
             Self::LeaseLost => "OBX205",
             Self::Refused { .. } => "OBX203",
-            Self::Misconfigured { .. } => "OBX204",
+            Self::Misconfigured { .. } | Self::Missing { .. } => "OBX204",
             Self::Unsafe(halt) => halt.code.obx(),
         }
     }
@@ -416,7 +431,7 @@ impl Fault {
             Self::Poison(_) => "Look at it with `outboxd parked show`; correct the cause and retry it, or discard it.".into(),
             Self::Topic(Ailing { code, .. }) => kafka_remedy(code).into(),
             Self::Unsafe(halt) => halt.code.remedy().into(),
-            Self::Misconfigured { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
+            Self::Misconfigured { remedy, .. } | Self::Missing { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
             Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
             Self::Standby => "Nothing: the relay goes on when this database is the primary.".into(),
         }

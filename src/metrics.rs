@@ -62,6 +62,8 @@ pub struct Vitals {
     pub halted: Option<HaltCode>,
     /// Whether this process holds the lease.
     pub leader: bool,
+    /// Whether this process ever claimed.
+    pub claimed: bool,
     /// Whether the database answered last.
     pub database_up: bool,
     /// Whether the database ever answered.
@@ -125,7 +127,7 @@ impl Metrics {
 
     /// A claim succeeded, so Kafka has answered.
     pub fn claimed(&self, cause: Cause) {
-        drop(self.heard());
+        self.heard().vitals.claimed = true;
         self.dependency(Dependency::Kafka, true);
         self.families().claims.with_label_values(&[cause.name()]).inc();
     }
@@ -228,6 +230,7 @@ impl State {
             phase: Phase::Standby,
             halted: None,
             leader: false,
+            claimed: false,
             database_up: false,
             database_reached: false,
             kafka_up: None,

@@ -118,7 +118,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
             let before = self.finished;
             let fault = match self.tenure(&owner, cause, stop).await {
                 Ok(end) => return end,
-                Err(fault) => fault,
+                Err(fault) => self.source.explain(fault).await,
             };
             // a batch whose rows cannot be marked comes again at once where there is no journal
             if self.finished != before && fault.verdict() != Verdict::Claim(Cause::MarkCount) {
@@ -129,6 +129,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 Verdict::Claim(cause) => cause,
                 Verdict::BackOff => Cause::Outage,
                 Verdict::StepDown => return End::LeaseLost,
+                Verdict::Exit(_) if self.outlives(&fault) => Cause::Outage,
                 Verdict::Exit(_) => return End::Exit(fault),
                 Verdict::Halt(_) if self.settings.until != Until::Stopped => return End::Exit(fault),
                 Verdict::Halt(halt) => match self.halt(halt, &owner, stop).await {
@@ -145,6 +146,11 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 return end;
             }
         }
+    }
+
+    /// Whether this relay stays in spite of a fault that ends it at its start.
+    pub fn outlives(&self, fault: &Fault) -> bool {
+        outlives(fault, self.settings.until, &self.metrics)
     }
 
     /// One claim, and what is published under it.
@@ -250,6 +256,12 @@ impl<S: Source, K: Sink> Relay<S, K> {
     fn phase(&self, phase: Phase) {
         self.metrics.phase(phase);
     }
+}
+
+/// Whether a process stays in spite of a fault that ends it at its start: what it had when it claimed was taken away since, and who
+/// gives it back does not have to start the process again.
+pub fn outlives(fault: &Fault, until: Until, metrics: &Metrics) -> bool {
+    fault.may_be_undone() && until == Until::Stopped && metrics.vitals().claimed
 }
 
 /// Waits; ends early when asked to stop.

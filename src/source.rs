@@ -72,6 +72,11 @@ pub trait Source: Send + Sync + 'static {
     /// Reads where the outbox stands; changes nothing.
     fn look(&self) -> impl Future<Output = Result<Standing, Fault>> + Send;
 
+    /// The same fault, or what the database tells about it now: a refusal seldom names the right that is missing.
+    fn explain(&self, fault: Fault) -> impl Future<Output = Fault> + Send {
+        std::future::ready(fault)
+    }
+
     /// Writes `claim` into state row and token, provided that `owner` still holds the lease, and reads what is applied. `fence` proves
     /// that every older owner is shut out of the log: what is read before that could still change.
     fn claim(&self, owner: &Owner, claim: ClaimNumber, fence: &Fence) -> impl Future<Output = Result<Self::Tenure, Fault>> + Send;

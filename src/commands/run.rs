@@ -41,7 +41,7 @@ struct Prepared {
 impl Leader for Prepared {
     async fn lead(&mut self, epoch: u64, stop: &mut Stop) -> End {
         match self.source.prepare().await {
-            Err(fault) if matches!(fault.verdict(), Verdict::Exit(_)) => End::Exit(fault),
+            Err(fault) if matches!(fault.verdict(), Verdict::Exit(_)) && !self.relay.outlives(&fault) => End::Exit(fault),
             // anything else is met again by the relay, which knows how to wait
             Ok(()) | Err(_) => self.relay.run(epoch, stop).await,
         }

@@ -12,7 +12,7 @@ use super::{Outcome, Settings};
 use crate::fault::{Dependency, Fault, Verdict};
 use crate::metrics::Metrics;
 use crate::pace::Pause;
-use crate::relay::Until;
+use crate::relay::{Until, outlives};
 use crate::source::{Lease, Leases, Takeover};
 use crate::stop::{Stop, Stopping};
 
@@ -75,6 +75,7 @@ impl<S: Leases> Tenancy<S> {
                     self.refuse_shared_name(&by, start)?;
                     waiting.behind(by, self.settings.waits.standby)?
                 }
+                Err(fault) if outlives(&fault, self.settings.until, &self.metrics) => waiting.behind_fault(&fault),
                 Err(fault) => waiting.failed(fault)?,
             };
             let _ = timeout(pause, asked.asked()).await;
@@ -196,10 +197,16 @@ impl Waiting {
         if let Verdict::Exit(_) = fault.verdict() {
             return Err(Outcome::failed(fault));
         }
+        let pause = self.behind_fault(&fault);
+        if self.is_over() { Err(Outcome::Unreachable) } else { Ok(pause) }
+    }
+
+    /// The same, for as long as it takes.
+    fn behind_fault(&mut self, fault: &Fault) -> Duration {
         if self.is_new(Obstacle::Fault(fault.label())) {
             warn!(error = fault.obx(), %fault, remedy = fault.remedy(), "standby: the lease cannot be asked for");
         }
-        if self.is_over() { Err(Outcome::Unreachable) } else { Ok(self.pause.next(&mut self.chance)) }
+        self.pause.next(&mut self.chance)
     }
 
     fn is_new(&mut self, obstacle: Obstacle) -> bool {

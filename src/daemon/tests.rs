@@ -305,6 +305,20 @@ async fn a_fault_that_no_retry_helps_ends_the_process_with_its_code() {
     assert_eq!(start(&row, "a", 2, &[]).left().await.0.exit_code(), 77);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_claimed_outlives_a_right_that_is_taken_away() {
+    let row = Row::default();
+    let leader = start(&row, "a", 1, &[]);
+    sleep(SECOND).await;
+    leader.metrics.claimed(Cause::Start);
+    row.fails_with(Some(Fault::Refused { detail: "UPDATE on state".into(), remedy: "Grant it.".into() }));
+    sleep(60 * SECOND).await;
+    assert!(leader.is_running() && !leader.metrics.vitals().leader);
+    row.fails_with(None);
+    sleep(LEASE).await;
+    assert!(leader.metrics.vitals().leader);
+}
+
 fn once(instance: &str, start: u64) -> Settings {
     Settings { until: Until::Drained, ..settings(instance, start) }
 }

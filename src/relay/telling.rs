@@ -24,7 +24,7 @@ pub(super) struct Told {
 /// One kind of fault that the relay backs off from.
 #[derive(Debug)]
 struct Trouble {
-    kind: (&'static str, &'static str),
+    kind: Kind,
     times: u32,
     told: Instant,
     met: Instant,
@@ -82,6 +82,9 @@ impl Told {
     }
 }
 
-fn kind(fault: &Fault) -> (&'static str, &'static str) {
-    (fault.obx(), fault.label())
+/// What makes two faults the same trouble: code and label; of what was taken away also what it is, since the next one is another.
+type Kind = (&'static str, &'static str, Option<String>);
+
+fn kind(fault: &Fault) -> Kind {
+    (fault.obx(), fault.label(), fault.may_be_undone().then(|| fault.to_string()))
 }

@@ -100,6 +100,17 @@ impl Source for Postgres {
         standing::look(&mut link, &names, &self.settings).await
     }
 
+    async fn explain(&self, fault: Fault) -> Fault {
+        if !fault.may_be_undone() {
+            return fault;
+        }
+        match self.prepare().await {
+            Err(named) if named.may_be_undone() => named,
+            // mended meanwhile, or nobody answers: what was said stands
+            Ok(()) | Err(_) => fault,
+        }
+    }
+
     async fn claim(&self, owner: &Owner, claim: ClaimNumber, _fence: &Fence) -> Result<PostgresTenure, Fault> {
         let (mut link, names) = self.link().await?;
         let claimed = standing::claim(&mut link, &names, &self.settings, owner, claim).await?;

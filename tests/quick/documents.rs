@@ -21,6 +21,7 @@ fn on_one_line(text: &str) -> String {
 fn faults() -> Vec<Fault> {
     let detail = String::new();
     let misconfigured = Fault::Misconfigured { detail: detail.clone(), remedy: detail.clone() };
+    let missing = Fault::Missing { detail: detail.clone(), remedy: detail.clone() };
     let refused = Fault::Refused { detail: detail.clone(), remedy: detail.clone() };
     let poison = Fault::Poison(Unfit { seq: 1, id: Uuid::nil(), code: "too_large", detail: detail.clone() });
     let unavailable = |dependency| Fault::Unavailable { dependency, code: "timeout", detail: String::new() };
@@ -33,6 +34,7 @@ fn faults() -> Vec<Fault> {
         poison,
         Fault::Topic(Ailing { topic: String::new(), code: "topic_missing", detail: String::new() }),
         misconfigured,
+        missing,
         refused,
         Fault::LeaseLost,
         Fault::Standby,
@@ -46,6 +48,7 @@ fn faults() -> Vec<Fault> {
             | Fault::Topic(_)
             | Fault::Unsafe(_)
             | Fault::Misconfigured { .. }
+            | Fault::Missing { .. }
             | Fault::Refused { .. }
             | Fault::LeaseLost
             | Fault::Standby => {}

@@ -26,6 +26,8 @@ use super::log::Log;
 mod parking;
 #[path = "relay/pausing.rs"]
 mod pausing;
+#[path = "relay/taking_away.rs"]
+mod taking_away;
 
 const LIMITS: BatchLimits = BatchLimits { events: 10, bytes: 1 << 20 };
 

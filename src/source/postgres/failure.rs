@@ -48,7 +48,7 @@ fn told(error: &PgDatabaseError) -> Fault {
     match code {
         "42501" => Fault::Refused { detail: message, remedy: GRANT.into() },
         "28000" | "28P01" => Fault::Refused { detail: message, remedy: "Correct role and password, or pg_hba.conf".into() },
-        "42P01" | "42703" | "3F000" | "42883" => Fault::Misconfigured { detail: message, remedy: MIGRATE.into() },
+        "42P01" | "42703" | "3F000" | "42883" => Fault::Missing { detail: message, remedy: MIGRATE.into() },
         "0A000" | "25006" => Fault::Standby,
         "57014" | "55P03" => Fault::database(TIMEOUT, message),
         "40001" | "40P01" => Fault::database("conflict", message),

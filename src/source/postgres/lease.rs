@@ -7,7 +7,7 @@ use super::standing::unknown_outbox;
 use super::table::get;
 use super::{Postgres, names::Sql};
 use crate::fault::Fault;
-use crate::source::{Lease, Leases, Takeover};
+use crate::source::{Lease, Leases, Source, Takeover};
 
 /// Takes the lease when it is free, run out, of our own instance (`$5`), or ours already; only the last is no new grant. The last 64
 /// start numbers stay, to tell later whether this database gave a lease. All conditions are on the locked row, so they are looked at
@@ -27,21 +27,10 @@ const HOLDER: &str = "SELECT lease_instance, lease_start FROM {state} WHERE name
 
 impl Leases for Postgres {
     async fn take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
-        let names = self.names().await?;
-        let take = statement(&names.sql_with(&TAKE.replace("{ours}", OURS), &[]))
-            .bind(self.settings.name())
-            .bind(instance)
-            .bind(start.cast_signed())
-            .bind(self.lease_us()?)
-            .bind(takeover == Takeover::OwnInstance);
-        let mut link = self.leases.link().await;
-        let mut work = link.begin().await?;
-        let lease = match work.row(take).await? {
-            Some(row) => Lease::Held { epoch: get::<i64>(&row, 0, "lease_epoch")?.cast_unsigned() },
-            None => self.holder(&mut work, &names).await?,
-        };
-        work.commit().await?;
-        Ok(lease)
+        match self.try_to_take(instance, start, takeover).await {
+            Err(fault) => Err(self.explain(fault).await),
+            lease => lease,
+        }
     }
 
     async fn renew(&self, start: u64) -> Result<Lease, Fault> {
@@ -67,6 +56,24 @@ impl Leases for Postgres {
 }
 
 impl Postgres {
+    async fn try_to_take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
+        let names = self.names().await?;
+        let take = statement(&names.sql_with(&TAKE.replace("{ours}", OURS), &[]))
+            .bind(self.settings.name())
+            .bind(instance)
+            .bind(start.cast_signed())
+            .bind(self.lease_us()?)
+            .bind(takeover == Takeover::OwnInstance);
+        let mut link = self.leases.link().await;
+        let mut work = link.begin().await?;
+        let lease = match work.row(take).await? {
+            Some(row) => Lease::Held { epoch: get::<i64>(&row, 0, "lease_epoch")?.cast_unsigned() },
+            None => self.holder(&mut work, &names).await?,
+        };
+        work.commit().await?;
+        Ok(lease)
+    }
+
     fn lease_us(&self) -> Result<i64, Fault> {
         i64::try_from(self.settings.lease.as_micros()).map_err(|_| unreadable("lease"))
     }

@@ -18,24 +18,12 @@ const RELAY: &str = "GRANT USAGE ON SCHEMA {schema} TO {relay};\nGRANT SELECT, U
 const ON_SEQUENCE: &str = "GRANT SELECT ON SEQUENCE {sequence} TO {relay};\n";
 
 /// Each right that the relay needs and does not have. Names are given as text to be looked up without a right on the schema.
-const MISSING: &str = "SELECT needed.what FROM (VALUES \
-    ('SELECT on ' || $1, has_table_privilege($1, 'SELECT')), \
-    ('UPDATE (sent_at) on ' || $1, has_column_privilege($1, 'sent_at', 'UPDATE')), \
-    ('DELETE on ' || $1, has_table_privilege($1, 'DELETE')), \
-    ('SELECT on sequence ' || $2, $2 IS NULL OR has_sequence_privilege($2, 'SELECT')), \
-    ('SELECT on ' || $3, has_table_privilege($3, 'SELECT')), \
-    ('UPDATE on ' || $3, has_table_privilege($3, 'UPDATE')), \
-    ('SELECT on ' || $4, has_table_privilege($4, 'SELECT')), \
-    ('INSERT on ' || $4, has_table_privilege($4, 'INSERT')), \
-    ('DELETE on ' || $4, has_table_privilege($4, 'DELETE')), \
-    ('SELECT on ' || $5, has_table_privilege($5, 'SELECT')), \
-    ('INSERT on ' || $5, has_table_privilege($5, 'INSERT')), \
-    ('UPDATE on ' || $5, has_table_privilege($5, 'UPDATE')), \
-    ('SELECT, INSERT, UPDATE and DELETE on ' || $6, (SELECT bool_and(has_table_privilege($6, r)) FROM unnest({rights}) r)), \
-    ('SELECT, INSERT, UPDATE and DELETE on ' || $7, (SELECT bool_and(has_table_privilege($7, r)) FROM unnest({rights}) r)), \
-    ('INSERT on ' || $8, has_table_privilege($8, 'INSERT'))) AS needed (what, had) WHERE NOT needed.had";
-
-const ALL_RIGHTS: &str = "ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']";
+const MISSING: &str = "SELECT needed.what || ' on ' || needed.name FROM (VALUES ($1, 'SELECT'), ($1, 'DELETE'), \
+        ($3, 'SELECT'), ($3, 'UPDATE'), ($4, 'SELECT'), ($4, 'INSERT'), ($4, 'DELETE'), ($5, 'SELECT'), ($5, 'INSERT'), ($5, 'UPDATE'), \
+        ($6, 'SELECT'), ($6, 'INSERT'), ($6, 'UPDATE'), ($6, 'DELETE'), ($7, 'SELECT'), ($7, 'INSERT'), ($7, 'UPDATE'), ($7, 'DELETE'), \
+        ($8, 'INSERT')) AS needed (name, what) WHERE NOT has_table_privilege(needed.name, needed.what) \
+    UNION ALL SELECT 'UPDATE (sent_at) on ' || $1 WHERE NOT has_column_privilege($1, 'sent_at', 'UPDATE') \
+    UNION ALL SELECT 'SELECT on sequence ' || $2 WHERE NOT has_sequence_privilege($2, 'SELECT')";
 
 /// Who is to have the rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +65,7 @@ fn grants(names: &Names, table: &Table, roles: &Roles) -> String {
 /// Names every right that is missing.
 pub(super) async fn check(link: &mut Link, names: &Names, table: &Table) -> Result<(), Fault> {
     let sequence = table.sequence.as_ref().map(|sequence| sequence.name.clone());
-    let query = statement(&names.sql_with(MISSING, &[("rights", ALL_RIGHTS)]))
+    let query = statement(&names.sql(MISSING))
         .bind(names.in_schema(&names.table))
         .bind(sequence)
         .bind(names.in_schema("outboxd_state"))

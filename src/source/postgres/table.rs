@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::postgres::types::Oid;
 
 use super::connection::{Link, Work, statement};
-use super::failure::{MIGRATE, unreadable};
+use super::failure::{GRANT, MIGRATE, unreadable};
 use super::names::{Names, quoted};
 use super::settings::Settings;
 use crate::fault::Fault;
@@ -15,6 +15,10 @@ use crate::fault::Fault;
 /// Where a name without a schema leads to. Asked once: whoever changes a search path later must not move the outbox.
 const RESOLVE: &str = "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.oid = to_regclass($1)";
+
+/// A schema that may not be used hides its tables, as if they were not there.
+const HIDING: &str = "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND NOT has_schema_privilege(n.oid, 'USAGE') LIMIT 1";
 
 /// The file numbers change with TRUNCATE and every rewrite; a partitioned table has none, its sequence must do.
 const TABLE: &str = "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.relhassubclass, pg_relation_filenode(c.oid)::int8, \
@@ -122,14 +126,24 @@ pub(super) async fn resolve(link: &mut Link, settings: &Settings) -> Result<Name
     let asked = settings.quoted_table();
     let mut work = link.begin().await?;
     let found = work.row(sqlx::query(RESOLVE).persistent(false).bind(&asked)).await?;
+    let Some(row) = found else {
+        let hiding = sqlx::query(HIDING).persistent(false).bind(&settings.outbox.table.table);
+        return Err(match work.row(hiding).await? {
+            Some(row) => unusable(&get::<String>(&row, 0, "nspname")?),
+            None => missing(&asked),
+        });
+    };
     work.commit().await?;
-    let row = found.ok_or_else(|| missing(&asked))?;
     Ok(Names { schema: get(&row, 0, "nspname")?, table: get(&row, 1, "relname")? })
+}
+
+fn unusable(schema: &str) -> Fault {
+    Fault::Refused { detail: format!("the relay's role lacks USAGE on schema {schema}"), remedy: GRANT.into() }
 }
 
 fn missing(table: &str) -> Fault {
     let detail = format!("table {table} is not there, or its schema may not be used");
-    Fault::Misconfigured { detail, remedy: format!("{MIGRATE}, or correct outbox.table") }
+    Fault::Missing { detail, remedy: format!("{MIGRATE}, or correct outbox.table") }
 }
 
 /// Reads the catalog, and refuses what cannot be relayed.
@@ -172,14 +186,15 @@ async fn columns(work: &mut Work<'_>, oid: Oid, names: &Names) -> Result<HashMap
         found.insert(get(&row, 0, "attname")?, (get(&row, 1, "type")?, get(&row, 2, "attidentity")?));
     }
     for (column, allowed) in TYPES {
-        let problem = match found.get(column) {
-            None => format!("table {} has no column {column}", names.shown()),
+        let remedy = format!("{column} must be {}", allowed.join(" or "));
+        let detail = match found.get(column) {
+            None => return Err(Fault::Missing { detail: format!("table {} has no column {column}", names.shown()), remedy }),
             Some((kind, _)) if !allowed.contains(&kind.as_str()) => {
                 format!("column {column} of {} is {kind}, which cannot be passed on", names.shown())
             }
             Some(_) => continue,
         };
-        return Err(Fault::Misconfigured { detail: problem, remedy: format!("{column} must be {}", allowed.join(" or ")) });
+        return Err(Fault::Misconfigured { detail, remedy });
     }
     Ok(found)
 }

@@ -21,7 +21,7 @@ async fn fresh() -> Here {
 
 fn misconfigured<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
     match result {
-        Err(fault @ Fault::Misconfigured { .. }) => format!("{fault}. {}", fault.remedy()),
+        Err(fault @ (Fault::Misconfigured { .. } | Fault::Missing { .. })) => format!("{fault}. {}", fault.remedy()),
         other => panic!("expected a refusal, got {other:?}"),
     }
 }

@@ -114,7 +114,7 @@ async fn a_partitioned_outbox_is_relayed_with_its_writers() {
 /// Why a table is refused.
 async fn refusal<S: Shape>() -> String {
     match World::<15, S>::try_fresh(Setup::default()).await.map(drop) {
-        Err(fault @ Fault::Misconfigured { .. }) => fault.to_string(),
+        Err(fault @ (Fault::Misconfigured { .. } | Fault::Missing { .. })) => fault.to_string(),
         other => panic!("expected a refusal, got {other:?}"),
     }
 }
