@@ -61,13 +61,14 @@ pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str,
 
 /// What stands in the way now: found by a look, or written down by the relay where a look alone cannot tell.
 async fn halt(sink: &KafkaSink, standing: &Standing, figures: &Figures) -> Result<Option<Halt>, Fault> {
-    let looked = match sink.look(standing.outbox, standing.applied).await {
-        Ok(view) => identity::judge_journal(standing, &view, u64::MAX).err(),
-        Err(Fault::Unsafe(halt)) => Some(halt),
+    let (looked, is_open) = match sink.look(standing.outbox, standing.applied).await {
+        Ok(view) => (identity::judge_journal(standing, &view, u64::MAX).err(), view.stable < view.end),
+        Err(Fault::Unsafe(halt)) => (Some(halt), false),
         Err(fault) => return Err(fault),
     };
+    let stands = |code: HaltCode| code == HaltCode::TwoDatabases || code == HaltCode::JournalBlocked && is_open;
     let written = figures.halted.as_ref().and_then(|(code, evidence, _)| {
-        let code = HaltCode::ALL.into_iter().find(|known| known.name() == code && *known == HaltCode::TwoDatabases)?;
+        let code = HaltCode::ALL.into_iter().find(|known| known.name() == code && stands(*known))?;
         Some(Halt::new(code, evidence.clone()))
     });
     Ok(looked.or(written))
