@@ -7,6 +7,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::DeliveryResult;
 
 use super::client::lock;
+use super::faults;
 
 /// Offset of a record that is not acknowledged.
 pub(super) const UNKNOWN: i64 = -1;
@@ -19,6 +20,15 @@ pub(super) struct Deliveries(Mutex<Reports>);
 struct Reports {
     offsets: Vec<i64>,
     refused: Option<Refused>,
+}
+
+impl Reports {
+    /// The first one counts. But one that fell only because others did, in any order, tells nothing about the reason.
+    fn refuse(&mut self, refused: Refused) {
+        if self.refused.is_none_or(|known| faults::is_consequence(known.code) && !faults::is_consequence(refused.code)) {
+            self.refused = Some(refused);
+        }
+    }
 }
 
 /// The first record that was not stored.
@@ -42,7 +52,7 @@ impl Deliveries {
             Ok(message) => self.acknowledge(position, message.offset()),
             Err((error, _)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                lock(&self.0).refused.get_or_insert(Refused { position, code });
+                lock(&self.0).refuse(Refused { position, code });
             }
         }
     }
@@ -67,5 +77,24 @@ impl Deliveries {
     pub(super) fn offsets<T>(&self, count: usize, each: impl FnOnce(&[i64]) -> T) -> T {
         let reports = lock(&self.0);
         each(&reports.offsets[..count.min(reports.offsets.len())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_counts_and_not_what_follows_from_it() {
+        let mut reports = Reports::default();
+        let mut told = |position, code| {
+            reports.refuse(Refused { position, code });
+            reports.refused.map(|refused| refused.position)
+        };
+        assert_eq!(told(4, RDKafkaErrorCode::PurgeQueue), Some(4));
+        assert_eq!(told(5, RDKafkaErrorCode::PurgeInflight), Some(4));
+        assert_eq!(told(2, RDKafkaErrorCode::InvalidTimestamp), Some(2));
+        assert_eq!(told(1, RDKafkaErrorCode::MessageTimedOut), Some(2));
+        assert_eq!(told(0, RDKafkaErrorCode::PurgeQueue), Some(2));
     }
 }

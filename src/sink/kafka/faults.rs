@@ -49,6 +49,11 @@ pub(super) fn is_refusal(code: Code) -> bool {
     matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidRecord | Code::InvalidDifferentRecord)
 }
 
+/// Whether the error says only that something else went wrong in the same transaction.
+pub(super) fn is_consequence(code: Code) -> bool {
+    matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::State | Code::Fatal)
+}
+
 /// Whether another owner, or the transaction's timeout, has taken the transactional id from us.
 pub(super) fn is_fenced(code: Code) -> bool {
     matches!(code, Code::Fenced | Code::InvalidProducerEpoch | Code::ProducerFenced)

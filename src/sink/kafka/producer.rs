@@ -146,7 +146,7 @@ impl Producer {
                 code if faults::is_refusal(code) => {
                     faults::poison(&event, faults::poison_code(code), format!("{code}; topic {}", names[index]))
                 }
-                code => self.broken(code, &names[index]),
+                code => self.broken(self.reason(code), &names[index]),
             })?;
         }
         Ok(())
@@ -186,7 +186,10 @@ impl Producer {
     pub(super) fn settle(&self, until: Instant, caller: &Caller<'_>) -> Result<(), Stopped> {
         loop {
             let done = native::flush(self.native(), FLUSH_STEP);
-            if let Some(refused) = self.context().deliveries.refused() {
+            // what was purged tells nothing: the reason comes with the reports of the others, and all of them come soon
+            let refused = self.context().deliveries.refused();
+            let is_late = Instant::now() > until;
+            if let Some(refused) = refused.filter(|refused| done || is_late || !faults::is_consequence(refused.code)) {
                 return Err(Stopped::Refused(refused));
             }
             // Also when all is well: what nobody waits for is better not committed.
@@ -196,7 +199,7 @@ impl Producer {
             if done {
                 return Ok(());
             }
-            if Instant::now() > until {
+            if is_late {
                 return Err(Stopped::Late);
             }
         }
@@ -252,6 +255,15 @@ impl Producer {
         faults::unavailable(Code::MessageTimedOut, &what, self.context().trouble())
     }
 
+    /// Why nothing more can be sent: what was sent before is reported with its reason.
+    fn reason(&self, code: Code) -> Code {
+        if !faults::is_consequence(code) {
+            return code;
+        }
+        native::flush(self.native(), FLUSH_STEP);
+        self.context().deliveries.refused().map_or(code, |refused| refused.code)
+    }
+
     /// What it means that a record could not be sent. A fatal error of the producer tells more than the record's own.
     fn broken(&self, code: Code, topic: &str) -> Fault {
         let trouble = self.context().trouble();
@@ -261,9 +273,7 @@ impl Producer {
         match code {
             Code::UnknownTopic | Code::UnknownTopicOrPartition => faults::topic_missing(topic),
             Code::TopicAuthorizationFailed => faults::not_authorised(topic),
-            Code::PurgeQueue | Code::PurgeInflight | Code::State | Code::Fatal => {
-                faults::transaction(code, &format!("topic {topic}"), trouble)
-            }
+            code if faults::is_consequence(code) => faults::transaction(code, &format!("topic {topic}"), trouble),
             Code::MessageTimedOut => faults::unavailable(code, &format!("topic {topic}{}", self.ailing(topic)), trouble),
             code => faults::unavailable(code, &format!("topic {topic}"), trouble),
         }
