@@ -187,14 +187,19 @@ fn copies_halt(name: &str, code: &str, kind: Copy) {
     assert_eq!(claims(&living), before, "the living relay was disturbed:\n{}", living.log());
     assert_eq!(second.metric("outboxd_batches_total"), 0.0, "the copy published:\n{}", second.log());
     drop(second);
-    let database = stage.database.clone();
+    let (database, topics) = (stage.database.clone(), stage.topics.clone());
     stage.prove();
     if code == "two-databases" {
-        // the way out: the other one is stopped, this one stays
+        // the way out: the other one is stopped, this one stays; whatever it has not marked comes again, as it says
         drop(living);
-        answer(&options, &["adopt", "--journal", "--reason", "the other one is gone"]);
+        let unsent = || twin.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL");
+        let published = || topics.iter().map(|(topic, count)| history::read(Kafka::shared(), topic, *count).len()).sum::<usize>();
+        let (before, unmarked) = (published(), unsent());
+        let told = answer(&options, &["adopt", "--journal", "--reason", "the other one is gone"]);
+        assert!(told.contains(&format!("not marked now: {unmarked} ")), "{unmarked} of {told}");
         let _heir = options.start();
-        eventually("the heir publishes", SOON, || twin.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL") == "0");
+        eventually("the heir publishes", SOON, || unsent() == "0");
+        assert_eq!(published(), before + unmarked.parse::<usize>().unwrap());
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::account::{self, Tables};
 use crate::checker::{self, Kind, Seen, Violation};
 use crate::history;
@@ -15,6 +17,9 @@ const DRAIN: Duration = Duration::from_secs(60);
 
 /// Partitions of the event topics.
 const PARTITIONS: [i32; 3] = [1, 3, 12];
+
+/// Events that a person gave up.
+const DISCARDED: &str = "SELECT (detail->>'id')::uuid AS id FROM outboxd_audit WHERE action = 'parked discard'";
 
 /// Whether tests may take their time.
 pub fn is_long() -> bool {
@@ -213,6 +218,15 @@ impl<'a> Stage<'a> {
         let ledger = self.postgres.sql(&self.database, "SELECT transaction FROM ledger");
         let kept: HashSet<i64> = ledger.lines().map(|line| line.parse().unwrap()).collect();
         truth::settle(&mut self.written, &kept, went_back);
+        let discarded = self.postgres.sql(&self.database, &format!("SELECT id FROM ({DISCARDED}) d"));
+        let discarded: HashSet<Uuid> = discarded.lines().map(|id| id.parse().unwrap()).collect();
+        let given_up = self.written.iter_mut().filter(|event| discarded.contains(&event.id));
+        given_up.for_each(|event| event.fate = truth::Fate::RolledBack);
+    }
+
+    /// Says that the database has these events too, beside those of the writers.
+    pub fn know(&mut self, events: Vec<Written>) {
+        self.written.extend(events);
     }
 
     /// Of a relay that is halted: everything that is wrong with what was published until then. What is not published must be unsent.
@@ -243,13 +257,15 @@ impl<'a> Stage<'a> {
     }
 
     fn tables(&self) -> Tables {
-        let marked = self.postgres.sql(&self.database, "SELECT seq || ' ' || id FROM outbox WHERE sent_at IS NOT NULL");
+        // what the audit says was discarded is marked, and must not be published
+        let kept = format!("FROM outbox WHERE id NOT IN ({DISCARDED})");
+        let marked = self.postgres.sql(&self.database, &format!("SELECT seq || ' ' || id {kept} AND sent_at IS NOT NULL"));
         let row = |line: &str| {
             let (seq, id) = line.split_once(' ').expect("two columns");
             (seq.parse().expect("a number"), id.parse().expect("a uuid"))
         };
         Tables {
-            rows: self.count("SELECT count(*) FROM outbox"),
+            rows: self.count(&format!("SELECT count(*) {kept}")),
             marked: marked.lines().map(row).collect(),
             newest: self.count("SELECT coalesce(max(n), 0) FROM outboxd_applied"),
             missing: self.count("SELECT coalesce(max(n) - min(n) + 1 - count(*), 0) FROM outboxd_applied"),

@@ -187,8 +187,13 @@ impl Daemon {
 
     /// The sum of a metric over all its label sets; 0 if it is absent. Waits for the port to answer.
     pub fn metric(&self, name: &str) -> f64 {
+        self.metric_of(name, "")
+    }
+
+    /// The same over the label sets that contain `label`, e.g. `cause="start"`.
+    pub fn metric_of(&self, name: &str, label: &str) -> f64 {
         let (_, text) = eventually_get("the daemon shows its metrics", PATIENCE, || self.get("/metrics"));
-        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let lines = text.lines().filter(|line| line.contains(label)).filter_map(|line| line.strip_prefix(name));
         let values =
             lines.filter(|rest| rest.starts_with(['{', ' '])).filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
         values.sum()

@@ -6,7 +6,9 @@
 //! and `daemon`, the program under test.
 
 pub mod certificates;
+pub mod clock;
 pub mod daemon;
+pub mod disk;
 pub mod kafka;
 mod kafka_config;
 pub mod pgbouncer;

@@ -40,6 +40,7 @@ fn sweep() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
         if pid.parse().is_ok_and(|pid: i32| !super::process::alive(pid)) {
+            super::disk::unmount_below(&entry.path());
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

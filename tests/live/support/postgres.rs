@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use super::certificates::Certificates;
+use super::disk::Disk;
 use super::place::{self, ServerUser};
 use super::process::{self, Process};
 use super::wait::eventually;
@@ -76,13 +77,36 @@ impl Postgres {
     /// A new server of one's own, with roles `outboxd` and `shop`.
     pub fn start(version: Version, options: PostgresOptions) -> Postgres {
         let server = Postgres::prepare(version, options);
-        // Each server has its own system identifier, hence no copied template here.
-        let mut initdb = server.command("initdb");
-        initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"]).arg(server.data());
-        process::run(initdb);
-        server.start_again();
-        server.sql("postgres", "CREATE ROLE outboxd LOGIN; CREATE ROLE shop LOGIN");
+        server.create();
         server
+    }
+
+    fn create(&self) {
+        // Each server has its own system identifier, hence no copied template here.
+        let mut initdb = self.command("initdb");
+        initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"]).arg(self.data());
+        process::run(initdb);
+        self.start_again();
+        self.sql("postgres", "CREATE ROLE outboxd LOGIN; CREATE ROLE shop LOGIN");
+    }
+
+    /// Whether the server's process is there.
+    pub fn is_running(&self) -> bool {
+        self.process.lock().unwrap().as_ref().is_some_and(|process| process.exit_status().is_none())
+    }
+
+    /// A new server whose data have a small disk of their own.
+    ///
+    /// # Errors
+    /// What the system said, where nobody may mount.
+    pub fn start_on_disk(version: Version, megabytes: u32) -> Result<(Postgres, Disk), String> {
+        let options = PostgresOptions { settings: vec![("max_wal_size", "48MB"), ("min_wal_size", "32MB")], ..Default::default() };
+        let server = Postgres::prepare(version, options);
+        std::fs::create_dir(server.data()).unwrap();
+        let disk = Disk::mount(&server.data(), megabytes)?;
+        server.user.give(&server.data());
+        server.create();
+        Ok((server, disk))
     }
 
     /// A second server with a copy of the data: the same system identifier on another port.

@@ -19,11 +19,30 @@ pub struct Habits {
     pub prepared_percent: u8,
     /// Bytes of an occasional large payload; 0: none.
     pub large_bytes: usize,
+    /// Of a thousand events with a key, how many have headers that are refused.
+    pub spoilt_permille: u16,
+}
+
+/// What is wrong with the headers of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoilt {
+    /// They are no object.
+    Malformed,
+    /// They have a name that is not the service's.
+    Reserved,
 }
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { writers: 12, events_per_second: 800.0, keys: 300, long_percent: 2, prepared_percent: 2, large_bytes: 100_000 }
+        Self {
+            writers: 12,
+            events_per_second: 800.0,
+            keys: 300,
+            long_percent: 2,
+            prepared_percent: 2,
+            large_bytes: 100_000,
+            spoilt_permille: 0,
+        }
     }
 }
 
@@ -60,6 +79,8 @@ pub struct Draft {
     pub topic: usize,
     /// Bytes to blow the payload up by.
     pub filler: usize,
+    /// What is wrong with it.
+    pub spoilt: Option<Spoilt>,
 }
 
 /// Draws plans.
@@ -115,7 +136,9 @@ impl Planner {
         };
         let is_large = self.chance.usize(0..500) == 0;
         let filler = if is_large { self.habits.large_bytes } else { self.chance.usize(0..200) };
-        Draft { key, topic: self.chance.usize(0..self.topics), filler }
+        let is_spoilt = key.is_some() && self.chance.u16(0..1000) < self.habits.spoilt_permille;
+        let spoilt = is_spoilt.then(|| if self.chance.bool() { Spoilt::Malformed } else { Spoilt::Reserved });
+        Draft { key, topic: self.chance.usize(0..self.topics), filler, spoilt }
     }
 
     fn percent(&mut self, percent: u8) -> bool {

@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection, Row};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::plan::{Draft, Ending, Plan, Planner};
+use super::plan::{Draft, Ending, Plan, Planner, Spoilt};
 use super::{RETRY, Shared};
 use crate::truth::{Fate, KIND, MARKER, Written};
 
@@ -132,7 +132,12 @@ impl Writer {
             fate: Fate::Unknown,
         };
         let query = sqlx::query(INSERT).bind(event.id).bind(&*event.topic).bind(&event.key).bind(KIND);
-        let query = query.bind(event.payload()).bind(event.headers());
+        let headers = match draft.spoilt {
+            None => event.headers(),
+            Some(Spoilt::Malformed) => "[7]".to_owned(),
+            Some(Spoilt::Reserved) => "{\"outboxd-own\": \"7\"}".to_owned(),
+        };
+        let query = query.bind(event.payload()).bind(headers);
         // Recorded before it is tried: what fails was rolled back, and must not be published either.
         written.push(event);
         query.execute(&mut *connection).await.map(drop)
