@@ -300,6 +300,24 @@ impl Halt {
     }
 }
 
+/// What needs a person, although the relay can prove that going on is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Name in the status and in the log.
+    pub name: &'static str,
+    /// Stable error code.
+    pub obx: &'static str,
+    /// What a person can do about it, in one sentence.
+    pub remedy: &'static str,
+}
+
+/// A topic lacks records that were acknowledged.
+pub const EVENTS_TRUNCATED: Alarm = Alarm {
+    name: "events-truncated",
+    obx: "OBX306",
+    remedy: "look for an unclean leader election or a restored disk; have the lost events sent again; then `outboxd repin` the topic",
+};
+
 /// What the relay does about a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -442,7 +460,8 @@ impl Fault {
 fn kafka_remedy(code: &str) -> &'static str {
     match code {
         "topic_missing" => "Create the topic; outboxd goes on by itself.",
-        "topic_shrunk" => "Bring the topic back with at least the partitions it had: fewer would break the order of its keys.",
+        "topic_recreated" => "If its consumers are ready for a topic that begins anew, accept it with `outboxd repin`.",
+        "topic_shrunk" => "Bring the topic back with at least the partitions it had; or accept fewer with `outboxd repin`.",
         "journal_missing" => "Run `outboxd migrate`.",
         "not_authorised" => "Grant the relay's user what is named; outboxd goes on by itself.",
         "authentication" | "tls" => "Correct kafka.security, user, password or certificates.",

@@ -44,6 +44,7 @@ struct State {
     oldest_pending: Option<Age>,
     gaps: usize,
     oldest_gap: Option<Instant>,
+    truncated: usize,
 }
 
 /// An age that was known at one instant, and grows.
@@ -183,6 +184,11 @@ impl Metrics {
         (state.gaps, state.oldest_gap) = (count, oldest);
     }
 
+    /// So many topics lack events that were published to them.
+    pub fn truncated(&self, topics: usize) {
+        self.state().truncated = topics;
+    }
+
     /// Events were set aside, for this reason.
     pub fn parked(&self, code: &str, events: usize) {
         self.families().parked_total.with_label_values(&[code]).inc_by(events as u64);
@@ -243,6 +249,7 @@ impl State {
             oldest_pending: None,
             gaps: 0,
             oldest_gap: None,
+            truncated: 0,
         }
     }
 }

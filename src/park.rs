@@ -56,6 +56,6 @@ impl SetAside {
 pub struct Done {
     /// Events that are parked now and were not before: the others are sent, gone, or were parked already.
     pub parked: u64,
-    /// Topics that are held now and were not before.
+    /// Topics that are held now and were not before, or for another reason.
     pub held: u64,
 }

@@ -168,7 +168,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
         match self.settings.until {
             Until::Settled => Ok(End::Stopped),
-            Until::Stopped | Until::Drained if work.paused => self.rest(owner, stop).await,
+            Until::Stopped | Until::Drained if work.paused => self.rest(&mut work, owner, stop).await,
             Until::Stopped | Until::Drained => {
                 self.phase(Phase::Relaying);
                 let ended = self.relay(&mut work, stop).await;
@@ -197,6 +197,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 let idle = work.next.is_none() && stop.now() == Stopping::No;
                 if idle {
                     self.finish();
+                    self.known = work.refresh().await?.unwrap_or(self.known);
                 }
                 if idle && self.settings.until == Until::Drained {
                     return Ok(End::Stopped);

@@ -35,14 +35,35 @@ pub struct Published {
     commit: Commit,
 }
 
+/// A journal record without events: it follows one that the log would let go of by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Noted(Applied);
+
+impl Noted {
+    /// Says that the record is committed.
+    pub(crate) fn committed(at: Applied) -> Self {
+        Self(at)
+    }
+
+    /// Its number, offset and checksum.
+    pub fn at(&self) -> Applied {
+        self.0
+    }
+}
+
 /// Proofs without a log, for the suites that every source must pass: they play the log themselves. Nothing else may use this.
 #[doc(hidden)]
 pub mod forged {
-    use super::{Applied, Arc, Batch, Commit, Fence, Published};
+    use super::{Applied, Arc, Batch, Commit, Fence, Noted, Published};
 
     /// A fence that nobody raised.
     pub fn fence() -> Fence {
         Fence::raised()
+    }
+
+    /// A record that nobody wrote.
+    pub fn noted(at: Applied) -> Noted {
+        Noted::committed(at)
     }
 
     /// A batch that nobody published.
@@ -120,17 +141,21 @@ pub trait Fenced: Send {
 pub struct Inspection {
     /// What cannot be published. When there is any of it, the batch must not be published.
     pub set_aside: SetAside,
-    /// Partition counts of topics that are not pinned yet.
+    /// Topics that are not pinned yet, or of which something new is known.
     pub pins: Pins,
 }
 
 /// Publishes batches, one at a time.
 pub trait Publisher: Send {
-    /// Looks at a batch before anything of it is sent: what has to be set aside, and the partition counts of topics without a pin.
+    /// Looks at a batch before anything of it is sent: what has to be set aside, and what has to be pinned of its topics.
     fn inspect(&mut self, batch: &Arc<Batch>, pins: &Pins) -> impl Future<Output = Result<Inspection, Fault>> + Send;
 
     /// Those of the topics (names as in the table) that still cannot be published to. Asks anew.
     fn ailing(&mut self, topics: &BTreeSet<String>, pins: &Pins) -> impl Future<Output = Result<Vec<Ailing>, Fault>> + Send;
+
+    /// Writes a journal record without events, where the log would otherwise let go of the newest one by itself before long. Costs nothing
+    /// where it does not. Only when everything that was published is marked.
+    fn refresh(&mut self) -> impl Future<Output = Result<Option<Noted>, Fault>> + Send;
 
     /// Publishes a batch that was inspected, with its journal record in one transaction.
     fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> impl Future<Output = Result<Published, Fault>> + Send;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::cursor::{Form, Listing, Range};
@@ -14,13 +15,37 @@ use crate::event::{Batch, BatchLimits};
 use crate::fault::{Fault, Halt};
 use crate::journal::{Applied, DatabaseIdentity, History, Owner};
 use crate::park::{Done, SetAside};
-use crate::sink::{Fence, Published};
+use crate::sink::{Fence, Noted, Published};
 
 pub mod memory;
 pub mod postgres;
 
-/// Pinned partition counts, by the topic's name in the table.
-pub type Pins = BTreeMap<String, i32>;
+/// Pinned topics, by their names in the table.
+pub type Pins = BTreeMap<String, Pin>;
+
+/// A topic as it was when it was published to for the first time, or when a person accepted what it had become.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Partitions that keys are spread over.
+    pub partitions: i32,
+    /// The log's own id of the topic: one that is deleted and made anew gets another. Nothing where the log does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The newest batch when this was pinned: what the journal says of the topic's name before that is about another topic, or is
+    /// known to be lost.
+    #[serde(default)]
+    pub since: u64,
+    /// Evidence that the topic has lost records that were acknowledged: the alarm events-truncated, until a person accepts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<String>,
+}
+
+impl Pin {
+    /// A topic of which nothing but its partitions is known.
+    pub fn of(partitions: i32) -> Self {
+        Self { partitions, ..Self::default() }
+    }
+}
 
 /// Random number that each claim, and each command that changes something, writes into the state row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +72,7 @@ pub struct Standing {
     pub epoch: u64,
     /// Start numbers of the newest grants, the last one belonging to `epoch`.
     pub grants: Vec<u64>,
-    /// Pinned partition counts.
+    /// Pinned topics.
     pub pins: Pins,
     /// Topics that are held, by their names in the table.
     pub held: BTreeSet<String>,
@@ -139,7 +164,10 @@ pub trait Marker: Send {
     /// Marks exactly the rows of a batch and records it as applied, in one database transaction.
     fn mark(&mut self, published: &Published) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Pins partition counts of topics that occur for the first time.
+    /// Records a batch without events as applied.
+    fn note(&mut self, noted: &Noted) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Pins topics that occur for the first time, or of which something new is known.
     fn pin(&mut self, pins: &Pins) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Parks events that are still unsent, and holds topics. No fetch brings them any more, nor those that wait behind them.

@@ -20,7 +20,7 @@ CREATE TABLE {state} (
     lease_epoch        bigint NOT NULL DEFAULT 0,                                  -- number of the grant
     lease_starts       bigint[] NOT NULL DEFAULT '{}',                             -- of the last 64 grants
     lease_until        timestamptz,                                                -- NULL: free
-    pins               jsonb NOT NULL DEFAULT '{}',                                -- partition counts by topic
+    pins               jsonb NOT NULL DEFAULT '{}',                                -- partitions, id and more by topic
     paused_at          timestamptz,                                                -- NULL: not paused
     paused_by          text,
     paused_reason      text,

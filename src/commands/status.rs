@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::config::Config;
-use crate::fault::Fault;
+use crate::fault::{EVENTS_TRUNCATED, Fault};
 use crate::source::postgres::{Figures, OpenWriter, Postgres};
 
 /// The source counts no further.
@@ -82,10 +82,18 @@ impl Report {
             "halted": figures.halted.as_ref().map(|(code, evidence, age)| json!({
                 "code": code, "evidence": evidence, "seconds": age.as_secs_f64(),
             })),
+            "alarms": self.truncated().map(|(topic, evidence)| json!({
+                "code": EVENTS_TRUNCATED.name, "topic": topic, "evidence": evidence,
+            })).collect::<Vec<_>>(),
             "open_writers": self.writers.iter().map(|writer| json!({
                 "pid": writer.pid, "prepared": writer.gid, "seconds": seconds(writer.age),
             })).collect::<Vec<_>>(),
         })
+    }
+
+    /// Topics that lack events that were published to them, with the evidence.
+    fn truncated(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.figures.pins.iter().filter_map(|(topic, pin)| Some((&**topic, pin.truncated.as_deref()?)))
     }
 
     fn text(&self) -> String {
@@ -114,6 +122,9 @@ impl Report {
         if let Some((code, evidence, age)) = &figures.halted {
             lines.push(format!("halted       {code} for {}: {evidence}", rounded(*age)));
         }
+        lines.extend(
+            self.truncated().map(|(topic, evidence)| format!("alarm        {} of {topic}: {evidence}", EVENTS_TRUNCATED.name)),
+        );
         lines.extend(self.writers.iter().map(|writer| format!("open writer  {}", described(writer))));
         lines.join("\n") + "\n"
     }

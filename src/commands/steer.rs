@@ -2,7 +2,9 @@
 
 use super::{EXIT_DONE, Failure, assembly, operator};
 use crate::config::Config;
-use crate::fault::EXIT_NO;
+use crate::fault::{EVENTS_TRUNCATED, EXIT_NO};
+use crate::sink::kafka::TopicState;
+use crate::source::Pin;
 use crate::source::postgres::Request;
 
 /// Whether to change anything.
@@ -58,11 +60,11 @@ pub async fn adopt_database(config: &Config, reason: &str, rehearse: Rehearse) -
     Ok(EXIT_DONE)
 }
 
-/// Accepts the present partitions of a topic.
+/// Accepts a topic as it is now: its partitions, and which topic of its name it is.
 pub async fn repin(config: &Config, topic: &str, reason: &str, rehearse: Rehearse) -> Result<u8, Failure> {
     let source = assembly::database(config, config.kafka.delivery);
-    let pinned = source.pins().await?.get(topic).copied();
-    let Some(pinned) = pinned else {
+    let mut pins = source.pins().await?;
+    let Some(pinned) = pins.remove(topic) else {
         eprintln!("topic {topic} has no pin: nothing was published to it yet");
         return Ok(EXIT_NO);
     };
@@ -72,17 +74,39 @@ pub async fn repin(config: &Config, topic: &str, reason: &str, rehearse: Rehears
         eprintln!("topic {name} is not there. Create it first");
         return Ok(EXIT_NO);
     };
-    println!("topic {topic} is published to with {pinned} partitions, it has {}", found.partitions);
-    if found.partitions == pinned {
+    if !explain(topic, &pinned, found) {
         return Ok(EXIT_DONE);
     }
-    println!(
-        "most keys get another partition: events of one key before and after this are in order only for a consumer that has read"
-    );
-    println!("everything before it goes on. Pause, let the consumers catch up, repin, resume keeps the order for all.");
     if rehearse == Rehearse::No {
         source.repin(topic, &request(reason)).await?;
         println!("done: the next event of {topic} is published with {} partitions", found.partitions);
     }
     Ok(EXIT_DONE)
+}
+
+/// Prints the evidence and what follows; says whether there is anything to accept.
+fn explain(topic: &str, pinned: &Pin, found: &TopicState) -> bool {
+    println!("topic {topic} is published to with {} partitions, it has {}", pinned.partitions, found.partitions);
+    let anew = matches!((&pinned.id, &found.id), (Some(then), Some(now)) if then != now);
+    if let (Some(then), Some(now)) = (&pinned.id, &found.id) {
+        println!("it was published to with the id {then}, it has the id {now}");
+    }
+    if let Some(evidence) = &pinned.truncated {
+        println!("{}: {evidence}", EVENTS_TRUNCATED.name);
+        println!("nothing is published again by this: what is lost has to be found and sent again by the service.");
+    }
+    if anew {
+        println!(
+            "it was made anew: what the old one held is not published again, and offsets that consumers have kept mean nothing in it."
+        );
+        println!("Let its consumers begin at its start before you accept it.");
+    }
+    let moved = found.partitions != pinned.partitions;
+    if moved && !anew {
+        println!(
+            "most keys get another partition: events of one key before and after this are in order only for a consumer that has read"
+        );
+        println!("everything before it goes on. Pause, let the consumers catch up, repin, resume keeps the order for all.");
+    }
+    anew || moved || pinned.truncated.is_some()
 }

@@ -43,6 +43,7 @@ pub(super) struct Families {
     parked: IntGauge,
     blocked: IntGauge,
     held: IntGauge,
+    truncated: IntGauge,
     oldest_pending: Gauge,
     gaps: IntGauge,
     oldest_gap: Gauge,
@@ -86,6 +87,8 @@ impl Families {
             parked: new.int_gauge("outboxd_parked_events", "Events that are set aside."),
             blocked: new.int_gauge("outboxd_blocked_events", "Events behind a parked one or for a held topic, up to a bound."),
             held: new.int_gauge("outboxd_held_topics", "Topics that cannot be published to now."),
+            truncated: new
+                .int_gauge("outboxd_truncated_topics", "Topics that lack events that were published to them; must stay 0."),
             oldest_pending: new.gauge("outboxd_oldest_pending_seconds", "Age of the oldest event not yet published."),
             gaps: new.int_gauge("outboxd_open_gaps", "Ranges of numbers that open transactions may still fill."),
             oldest_gap: new.gauge("outboxd_oldest_gap_seconds", "Age of the oldest open gap."),
@@ -114,6 +117,7 @@ impl Families {
         self.parked.set(state.pending.parked as i64);
         self.blocked.set(state.pending.blocked as i64);
         self.held.set(state.pending.held as i64);
+        self.truncated.set(state.truncated as i64);
         self.oldest_pending.set(state.oldest_pending.map_or(0.0, |age| age.now().as_secs_f64()));
         self.gaps.set(state.gaps as i64);
         self.oldest_gap.set(state.oldest_gap.map_or(0.0, |since| since.elapsed().as_secs_f64()));

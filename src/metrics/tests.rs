@@ -22,6 +22,7 @@ const NAMES: &[(&str, &str)] = &[
     ("outboxd_parked_events", "gauge"),
     ("outboxd_blocked_events", "gauge"),
     ("outboxd_held_topics", "gauge"),
+    ("outboxd_truncated_topics", "gauge"),
     ("outboxd_open_gaps", "gauge"),
     ("outboxd_oldest_gap_seconds", "gauge"),
     ("outboxd_fetch_form", "gauge"),

@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::fetching::Fetching;
-use super::work::Work;
+use super::work::{Work, truncated};
 use super::{Relay, WorkOf};
 use crate::fault::Fault;
 use crate::identity;
@@ -41,6 +41,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.known = last;
         let fetching = Fetching::start(reader, &self.settings.waits, self.metrics.clone()).await?;
         let held = standing.held;
+        self.metrics.truncated(truncated(&standing.pins));
         Ok(Work { publisher, marker, fetching, pins: standing.pins, held, paused: standing.paused, next: None, unmarked: None })
     }
 }

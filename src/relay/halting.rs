@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{End, Relay, Until, wait};
+use super::{End, Relay, Until, WorkOf, wait};
 use crate::fault::{Cause, Dependency, Fault, Halt, HaltCode, Verdict};
 use crate::identity;
 use crate::journal::{Owner, View};
@@ -50,7 +50,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     }
 
     /// Publishes nothing until a person resumes. A run with an end in sight does not wait for that.
-    pub(super) async fn rest(&mut self, owner: &Owner, stop: &mut Stop) -> Result<End, Fault> {
+    pub(super) async fn rest(&mut self, work: &mut WorkOf<S, K>, owner: &Owner, stop: &mut Stop) -> Result<End, Fault> {
         info!("paused: nothing is published until `outboxd resume`");
         while self.settings.until == Until::Stopped {
             self.phase(Phase::Paused);
@@ -65,6 +65,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
             if !standing.paused {
                 return Err(Fault::in_doubt(Cause::ClaimChanged, "resumed"));
             }
+            self.known = work.refresh().await?.unwrap_or(self.known);
         }
         Ok(End::GaveUp)
     }

@@ -78,7 +78,7 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         let here = |unfit: &Unfit| batch.events().any(|event| (event.seq, event.id) == (unfit.seq, unfit.id));
         set_aside.unfit.extend(aside.suspect.clone().filter(here));
         if set_aside.is_empty() {
-            self.pin(pins).await?;
+            self.pin(pins, metrics).await?;
             return Ok(Some(batch));
         }
         let places = batch.places(&set_aside.unfit.iter().map(|unfit| unfit.seq).collect());
@@ -97,16 +97,17 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         if !set_aside.is_empty() {
             return Err(Fault::in_doubt(Cause::SetAside, "two looks at the same events found something else"));
         }
-        self.pin(pins).await?;
+        self.pin(pins, metrics).await?;
         self.fetching.restart().await?;
         Ok(Some(free))
     }
 
-    /// Pins the partition counts of topics that occur for the first time.
-    async fn pin(&mut self, mut pins: Pins) -> Result<(), Fault> {
+    /// Pins topics that occur for the first time, or of which something new is known.
+    async fn pin(&mut self, mut pins: Pins, metrics: &Metrics) -> Result<(), Fault> {
         if !pins.is_empty() {
             self.marker.pin(&pins).await?;
             self.pins.append(&mut pins);
+            metrics.truncated(truncated(&self.pins));
         }
         Ok(())
     }
@@ -148,6 +149,7 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
             return Ok(());
         }
         let ailing = self.publisher.ailing(&self.held, &self.pins).await?;
+        self.hold_anew(&ailing).await?;
         let still: BTreeSet<String> = ailing.into_iter().map(|ailing| ailing.topic).collect();
         let back = &self.held - &still;
         if back.is_empty() {
@@ -160,6 +162,26 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         self.held = still;
         self.next = None;
         self.fetching.restart().await
+    }
+
+    /// Topics that are still held may be so for another reason by now.
+    async fn hold_anew(&mut self, ailing: &[Ailing]) -> Result<(), Fault> {
+        if ailing.is_empty() {
+            return Ok(());
+        }
+        let changed = self.marker.set_aside(&SetAside { unfit: Vec::new(), ailing: ailing.to_vec() }).await?.held > 0;
+        for Ailing { topic, code, detail } in ailing.iter().filter(|_| changed) {
+            warn!(code, topic, detail, "topic still held");
+        }
+        Ok(())
+    }
+
+    /// Everything is marked: keeps the journal from running out where the log lets go of old records by itself. Gives the number of the
+    /// record without events that this took.
+    pub(super) async fn refresh(&mut self) -> Result<Option<u64>, Fault> {
+        let Some(noted) = self.publisher.refresh().await? else { return Ok(None) };
+        self.marker.note(&noted).await?;
+        Ok(Some(noted.at().n))
     }
 
     /// Nothing is prepared: marks at once, and fetches when the linger is over. A full-form fetch comes after the mark, since it would
@@ -186,6 +208,11 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         };
         Ok(())
     }
+}
+
+/// How many topics lack events that were published to them.
+pub(super) fn truncated(pins: &Pins) -> usize {
+    pins.values().filter(|pin| pin.truncated.is_some()).count()
 }
 
 pub(super) async fn publish<P: Publisher>(

@@ -11,6 +11,7 @@ mod admin;
 mod blocking;
 mod client;
 mod deliveries;
+mod ends;
 mod faults;
 mod headers;
 mod history;
@@ -22,6 +23,8 @@ mod pace;
 mod partition;
 mod producer;
 mod publisher;
+mod retention;
+mod topics;
 mod trim;
 mod watch;
 mod worker;
@@ -42,6 +45,7 @@ use crate::config::{Delivery, Kafka};
 use crate::fault::Fault;
 use crate::journal::{Applied, Record, View};
 use crate::sink::Sink;
+use ends::Ends;
 use limits::Limits;
 use publisher::Warned;
 
@@ -68,6 +72,7 @@ struct Shared {
     /// Name of the journal topic.
     journal: String,
     limits: Limits,
+    ends: Ends,
     warned: Mutex<Warned>,
     overruled: AtomicU64,
 }
@@ -83,8 +88,8 @@ impl KafkaSink {
     pub fn new(settings: Settings) -> Result<Self, Fault> {
         client::check(&settings)?;
         let journal = names::journal(&settings.name);
-        let (limits, warned, overruled) = (Limits::default(), Mutex::default(), AtomicU64::new(0));
-        Ok(Self { shared: Arc::new(Shared { settings, journal, limits, warned, overruled }) })
+        let (limits, ends, warned, overruled) = (Limits::default(), Ends::default(), Mutex::default(), AtomicU64::new(0));
+        Ok(Self { shared: Arc::new(Shared { settings, journal, limits, ends, warned, overruled }) })
     }
 
     /// How many headers of rows were left out because a column says the same.

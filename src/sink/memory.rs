@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::{Commit, Fence, Fenced, Inspection, Published, Publisher, Sink};
+use super::{Commit, Fence, Fenced, Inspection, Noted, Published, Publisher, Sink};
 use crate::event::{Batch, Event, Fingerprint};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Checksum, Entry, History, Reading, Record, View, Writer};
 use crate::park::{Ailing, SetAside, Unfit};
-use crate::source::Pins;
+use crate::source::{Pin, Pins};
 
 /// Partitions a topic has unless a test says otherwise.
 const PARTITIONS: i32 = 2;
@@ -73,6 +73,8 @@ pub struct Log {
     pub refused_topics: BTreeMap<String, Ailing>,
     /// Topics that a look finds missing.
     pub missing: BTreeSet<String>,
+    /// Whether the log is about to let go of the newest journal record by itself.
+    pub fading: bool,
     /// How long a batch takes.
     pub publish_takes: std::time::Duration,
     /// How long a fence takes.
@@ -198,7 +200,7 @@ impl MemoryPublisher {
     fn append(&mut self, log: &mut Log, batch: &Batch, pins: &Pins) -> Applied {
         let mut entries = Vec::with_capacity(batch.len());
         for (position, event) in batch.events().enumerate() {
-            let count = pins.get(event.topic).copied().unwrap_or(PARTITIONS);
+            let count = pins.get(event.topic).map_or(PARTITIONS, |pin| pin.partitions);
             let partition = event.key.map_or(0, |key| key.iter().map(|byte| i32::from(*byte)).sum::<i32>() % count);
             let end = log.ends.entry((event.topic.to_owned(), partition)).or_default();
             let offset = *end;
@@ -210,12 +212,16 @@ impl MemoryPublisher {
             entries.push(Entry { seq: event.seq, fingerprint: Fingerprint::of(event.id), topic, partition, offset });
         }
         let topics = batch.topics().iter().map(ToString::to_string).collect();
+        log.ends.values_mut().for_each(|end| *end += 1);
+        self.record(log, topics, entries)
+    }
+
+    fn record(&mut self, log: &mut Log, topics: Vec<String>, entries: Vec<Entry>) -> Applied {
         let record = Record { writer: self.writer.clone(), n: self.n + 1, previous: self.previous, topics, entries };
         let (bytes, checksum) = record.encode();
         let at = Applied { n: record.n, offset: log.journal_end, checksum };
         log.journal.push((at.offset, bytes));
         log.journal_end += 2;
-        log.ends.values_mut().for_each(|end| *end += 1);
         (self.n, self.previous, self.expected) = (at.n, checksum, at.offset + 2);
         at
     }
@@ -233,13 +239,23 @@ impl Publisher for MemoryPublisher {
         let unfit = batch.events().filter(|event| log.unfit.contains(&event.seq)).map(|event| unfit(&event, "malformed_headers"));
         let set_aside = SetAside { unfit: unfit.collect(), ailing };
         let new = topics.into_iter().filter(|topic| !pins.contains_key(topic) && !log.missing.contains(topic));
-        Ok(Inspection { set_aside, pins: new.map(|topic| (topic, PARTITIONS)).collect() })
+        Ok(Inspection { set_aside, pins: new.map(|topic| (topic, Pin::of(PARTITIONS))).collect() })
     }
 
     async fn ailing(&mut self, topics: &BTreeSet<String>, _pins: &Pins) -> Result<Vec<Ailing>, Fault> {
         let log = self.sink.log();
         let missing = topics.intersection(&log.missing);
         Ok(missing.map(|topic| Ailing { topic: topic.clone(), code: "topic_missing", detail: "on demand".into() }).collect())
+    }
+
+    async fn refresh(&mut self) -> Result<Option<Noted>, Fault> {
+        let sink = self.sink.clone();
+        let mut log = sink.log();
+        if log.epoch != self.epoch {
+            return Err(Fault::Fenced { detail: "a newer fence".into() });
+        }
+        let fading = std::mem::take(&mut log.fading);
+        Ok(fading.then(|| Noted::committed(self.record(&mut log, Vec::new(), Vec::new()))))
     }
 
     async fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> Result<Published, Fault> {

@@ -12,7 +12,7 @@ use crate::event::{BatchBuilder, Event, Fingerprint, Pushed};
 use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::journal::{Applied, DatabaseIdentity, History, Owner, Record};
 use crate::park::{Done, SetAside};
-use crate::sink::{Fence, Published};
+use crate::sink::{Fence, Noted, Published};
 
 mod chores;
 
@@ -451,6 +451,13 @@ impl Marker for MemoryMarker {
                 return Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {} rows", published.batch().len())));
             }
             Ok(())
+        })
+    }
+
+    async fn note(&mut self, noted: &Noted) -> Result<(), Fault> {
+        self.source.call(Verb::Mark, |database| {
+            database.guard(self.claim)?;
+            database.apply(noted.at(), Cause::Mark)
         })
     }
 

@@ -19,7 +19,7 @@ use outboxd::event::{Batch, BatchLimits};
 use outboxd::fault::{Cause, Fault, Halt, HaltCode};
 use outboxd::journal::{Applied, Checksum, Entry, History, Owner, Record, Writer};
 use outboxd::sink::forged;
-use outboxd::source::{ClaimNumber, Fetched, Lease, Leases, Marker, Pins, Pruning, Query, Reader, Source, Takeover, Tenure};
+use outboxd::source::{ClaimNumber, Fetched, Lease, Leases, Marker, Pin, Pins, Pruning, Query, Reader, Source, Takeover, Tenure};
 
 pub use holding::*;
 pub use marking::*;
@@ -208,7 +208,7 @@ macro_rules! source_conformance {
     ($world:ty) => {
         source::source_conformance! { @plain $world:
             an_empty_table_brings_no_batch a_fetch_is_cut_by_events_and_by_bytes a_cursor_fetch_brings_gaps_and_what_is_above_head
-            an_open_writer_is_listed_until_it_ends a_batch_is_applied_once_and_in_order a_mark_that_misses_a_row_changes_nothing
+            an_open_writer_is_listed_until_it_ends a_record_without_events_is_applied_in_its_turn a_batch_is_applied_once_and_in_order a_mark_that_misses_a_row_changes_nothing
             a_zombie_can_neither_fetch_nor_mark_nor_pin_nor_settle a_lost_token_and_other_files_stop_the_fetch
             settling_again_is_refused_and_changes_nothing the_lease_has_one_holder the_last_64_grants_are_remembered
             a_parked_event_is_left_out_and_its_key_waits what_is_sent_is_not_parked_and_a_mark_takes_the_entry_along

@@ -6,7 +6,7 @@ use outboxd::config::Brokers;
 use outboxd::fault::{Fault, HaltCode};
 use outboxd::journal::{Applied, Checksum, History, Record};
 use outboxd::sink::{Commit, Publisher, Sink};
-use outboxd::source::Pins;
+use outboxd::source::{Pin, Pins};
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::producer::Producer;
 
@@ -31,7 +31,7 @@ async fn a_commit_that_was_sent_twice_cannot_end_the_next_transaction() {
     let (mut publisher, ..) = suite::claim(&world, 1).await;
     published(&mut publisher, &batch(&topic, 1, 5)).await;
     let first_request = way.nodes[0].hold_request(api_key::END_TXN);
-    let (events, pins) = (batch(&topic, 6, 9), Pins::from([(topic.clone(), suite::PARTITIONS)]));
+    let (events, pins) = (batch(&topic, 6, 9), Pins::from([(topic.clone(), Pin::of(suite::PARTITIONS))]));
     suite::inspect(&mut publisher, &events, &pins).await.expect("fit");
     let (late, ()) = tokio::join!(publisher.publish(events, &pins), async {
         tokio::task::block_in_place(|| first_request.wait_caught(SOON));

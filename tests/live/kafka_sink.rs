@@ -9,7 +9,7 @@ use outboxd::fault::{Fault, HaltCode};
 use outboxd::journal::{Applied, Checksum, Entry, History, Record};
 use outboxd::sink::kafka::Created;
 use outboxd::sink::{Commit, Fenced, Publisher, Sink};
-use outboxd::source::Pins;
+use outboxd::source::{Pin, Pins};
 use rdkafka::Message;
 use rdkafka::message::Headers;
 use rdkafka::producer::Producer;
@@ -104,7 +104,7 @@ async fn missing_topics_are_named_and_not_created() {
     assert_eq!(label, "topic_not_allowed");
     // Pinned, so that nobody counts: sending must not create it either.
     let (mut publisher, ..) = suite::claim(&world, 3).await;
-    let pinned = Pins::from([("nowhere".to_owned(), 3)]);
+    let pinned = Pins::from([("nowhere".to_owned(), Pin::of(3))]);
     assert_eq!(
         suite::inspect(&mut publisher, &batch("nowhere", 1, 3), &pinned).await.expect_err("a fault").label(),
         "topic_missing"
@@ -232,9 +232,11 @@ async fn a_grown_topic_keeps_its_pins_and_a_shrunk_one_is_told() {
     let topic = world.topic().await;
     let (mut publisher, ..) = suite::claim(&world, 1).await;
     let events = batch(&topic, 1, 3);
-    assert_eq!(suite::inspect(&mut publisher, &events, &Pins::from([(topic.clone(), 1)])).await.expect("counts"), Pins::new());
+    let id = suite::inspect(&mut publisher, &events, &Pins::new()).await.expect("a look")[&topic].id.clone();
+    let one = Pin { id, ..Pin::of(1) };
+    assert_eq!(suite::inspect(&mut publisher, &events, &Pins::from([(topic.clone(), one)])).await.expect("counts"), Pins::new());
     let (mut publisher, ..) = suite::claim(&world, 2).await;
-    let shrunk = suite::inspect(&mut publisher, &events, &Pins::from([(topic.clone(), 3)])).await.expect_err("a fault");
+    let shrunk = suite::inspect(&mut publisher, &events, &Pins::from([(topic.clone(), Pin::of(3))])).await.expect_err("a fault");
     assert_eq!(shrunk.label(), "topic_shrunk");
 }
 

@@ -39,6 +39,8 @@ mod speed;
 mod steering;
 
 mod kafka_faults;
+mod kafka_losses;
+mod kafka_rights;
 mod kafka_security;
 mod kafka_sink;
 mod kafka_world;

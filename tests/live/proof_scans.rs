@@ -19,7 +19,7 @@ use outboxd::metrics::Metrics;
 use outboxd::park::{Done, SetAside};
 use outboxd::relay::{self, Relay, Until};
 use outboxd::sink::kafka::{self, KafkaSink};
-use outboxd::sink::{Fence, Published};
+use outboxd::sink::{Fence, Noted, Published};
 use outboxd::source::postgres::{self, Postgres as Database};
 use outboxd::source::{ClaimNumber, Fetched, Marker, Pins, Query, Reader, Source, Standing, Tenure};
 use outboxd::waits::Waits;
@@ -128,6 +128,10 @@ impl<T: Marker> Marker for Watched<T> {
         self.inner.mark(published).await?;
         self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn note(&mut self, noted: &Noted) -> Result<(), Fault> {
+        self.inner.note(noted).await
     }
 
     async fn pin(&mut self, pins: &Pins) -> Result<(), Fault> {

@@ -26,6 +26,8 @@ use super::log::Log;
 mod parking;
 #[path = "relay/pausing.rs"]
 mod pausing;
+#[path = "relay/refreshing.rs"]
+mod refreshing;
 #[path = "relay/taking_away.rs"]
 mod taking_away;
 

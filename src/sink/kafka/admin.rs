@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::blocking::{self, drop_aside, wait};
 use super::client::{self, Context};
-use super::{KafkaSink, Settings, faults};
+use super::{KafkaSink, Settings, faults, native};
 use crate::fault::Fault;
 
 /// How long the cluster may take for one order.
@@ -39,6 +39,8 @@ pub struct TopicPlan {
 pub struct TopicState {
     /// Its name in Kafka.
     pub name: String,
+    /// Which topic of its name it is; nothing where the cluster is too old to tell.
+    pub id: Option<String>,
     /// Number of partitions.
     pub partitions: i32,
     /// Replicas of its first partition.
@@ -234,15 +236,17 @@ fn refused(code: Code, plan: &TopicPlan) -> Fault {
     }
 }
 
-fn describe(admin: &AdminClient<Context>, topics: &[String]) -> Result<Vec<TopicState>, Fault> {
+/// The topics with these names, as far as they exist.
+pub(super) fn describe(admin: &AdminClient<Context>, topics: &[String]) -> Result<Vec<TopicState>, Fault> {
     let mut states = Vec::new();
     for topic in topics {
         let metadata = admin.inner().fetch_metadata(Some(topic), MOST).map_err(|error| faults::asked(&error, topic))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none()) else { continue };
         let replicas = found.partitions().first().map_or(0, |partition| partition.replicas().len());
         let (partitions, replicas) = (found.partitions().len() as i32, replicas as i32);
-        states.push(TopicState { name: topic.clone(), partitions, replicas, settings: BTreeMap::new() });
+        states.push(TopicState { name: topic.clone(), id: None, partitions, replicas, settings: BTreeMap::new() });
     }
+    tell_ids(admin, &mut states)?;
     let resources: Vec<_> = states.iter().map(|state| ResourceSpecifier::Topic(&state.name)).collect();
     if resources.is_empty() {
         return Ok(states);
@@ -260,6 +264,17 @@ fn describe(admin: &AdminClient<Context>, topics: &[String]) -> Result<Vec<Topic
     Ok(states)
 }
 
+fn tell_ids(admin: &AdminClient<Context>, states: &mut [TopicState]) -> Result<(), Fault> {
+    let names: Vec<&str> = states.iter().map(|state| &*state.name).collect();
+    let told = native::describe_topics(admin.inner(), &names, MOST);
+    let told = told.map_err(|failure| faults::unavailable(failure.code, "topics cannot be described", None))?;
+    let mut ids: BTreeMap<_, _> = told.into_iter().map(|topic| (topic.name, topic.id)).collect();
+    for state in states {
+        state.id = ids.remove(&state.name).flatten();
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +285,7 @@ mod tests {
         let plan = TopicPlan { name: "j".into(), partitions: 1, replicas: 3, settings };
         let state = |partitions, replicas, retention: &str, largest: &str| TopicState {
             name: "j".into(),
+            id: None,
             partitions,
             replicas,
             settings: [("retention.ms", retention), ("max.message.bytes", largest)]

@@ -86,6 +86,10 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         tracing::debug!(%code, reason, "librdkafka reports trouble");
+        // We join no group: librdkafka asks for the coordinator of its own accord.
+        if code == RDKafkaErrorCode::GroupAuthorizationFailed {
+            return;
+        }
         let mut trouble = lock(&self.trouble);
         // "All brokers are down" follows upon each cause and must not hide it.
         if code != RDKafkaErrorCode::AllBrokersDown || trouble.is_none() {

@@ -78,26 +78,36 @@ pub(super) fn asked(error: &KafkaError, what: &str) -> Fault {
     }
 }
 
-fn ailing(topic: &str, code: &'static str, detail: String) -> Fault {
-    Ailing { topic: topic.to_owned(), code, detail }.into()
-}
-
 /// Short code of a topic that does not exist.
 pub(super) const TOPIC_MISSING: &str = "topic_missing";
 
 /// A topic that does not exist.
-pub(super) fn topic_missing(topic: &str) -> Fault {
-    ailing(topic, TOPIC_MISSING, format!("topic {topic} does not exist"))
+pub(super) fn topic_missing(topic: &str) -> Ailing {
+    Ailing { topic: topic.to_owned(), code: TOPIC_MISSING, detail: format!("topic {topic} does not exist") }
 }
 
-/// A topic that we may not see or write to.
-pub(super) fn not_authorised(topic: &str) -> Fault {
-    ailing(topic, "not_authorised", format!("WRITE or DESCRIBE on topic {topic} is not granted"))
+/// A topic on which we lack this right.
+pub(super) fn not_granted(right: &str, topic: &str) -> Ailing {
+    Ailing { topic: topic.to_owned(), code: NOT_AUTHORISED, detail: format!("{right} on topic {topic} is not granted") }
 }
 
-/// The journal may not be read or written.
-pub(super) fn journal_not_authorised(topic: &str) -> Fault {
-    Fault::kafka("not_authorised", format!("READ, WRITE and DESCRIBE on the journal topic {topic} are not granted"))
+/// Short code of a right that is missing.
+const NOT_AUTHORISED: &str = "not_authorised";
+
+/// The journal cannot be set aside: without it nothing is published.
+pub(super) fn journal_ailing(ailing: Ailing) -> Fault {
+    let code = if ailing.code == TOPIC_MISSING { "journal_missing" } else { ailing.code };
+    Fault::kafka(code, format!("{} (the journal)", ailing.detail))
+}
+
+/// A right without which nothing can be published, where that is what the code says.
+pub(super) fn refused(code: Code, what: &str) -> Option<Fault> {
+    let right = match code {
+        Code::TransactionalIdAuthorizationFailed => "WRITE and DESCRIBE on the transactional id",
+        Code::ClusterAuthorizationFailed => "IDEMPOTENT_WRITE on the cluster",
+        _ => return None,
+    };
+    Some(Fault::kafka(NOT_AUTHORISED, format!("not granted: {right}; {what}")))
 }
 
 /// An event that can never be published, to be parked.
@@ -139,11 +149,11 @@ pub(super) const INIT_HINT: &str =
 /// `init_transactions` did not come to an end.
 pub(super) fn init(error: &RDKafkaError, after: Duration, trouble: Option<Trouble>) -> Fault {
     let text = format!("{}{}", error.string(), in_its_words(trouble));
+    if let Some(refused) = refused(error.code(), &text) {
+        return refused;
+    }
     match error.code() {
         code if is_fenced(code) => Fault::Fenced { detail: text },
-        Code::TransactionalIdAuthorizationFailed => {
-            Fault::kafka("not_authorised", format!("WRITE and DESCRIBE on the transactional id are not granted: {text}"))
-        }
         Code::InvalidTransactionTimeout => Fault::Misconfigured {
             detail: format!("the brokers do not allow this kafka.transaction_timeout: {text}"),
             remedy: "Lower it to at most transaction.max.timeout.ms of the brokers".to_owned(),

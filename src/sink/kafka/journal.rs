@@ -4,6 +4,7 @@
 //! the end of the partition. The position there moves past markers and aborted records, so `position == high watermark` is exact,
 //! while "last record + 1" never is: a marker is always last. A position below the high watermark is somebody's open transaction.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub(super) struct Stored {
 pub(super) struct Reader {
     shared: Arc<Shared>,
     consumer: Option<BaseConsumer<Context>>,
+    /// Timestamp of the newest record that was read.
+    written_ms: Cell<Option<i64>>,
 }
 
 /// First offset that the topic still has, and its last stable offset.
@@ -89,13 +92,14 @@ pub(super) fn look(shared: &Arc<Shared>, outbox: Uuid, base: Applied, caller: &C
     finish(reading, &reader, end, outbox, base, caller)
 }
 
-/// The journal above `base` to its true end, and its first records for the history.
+/// The journal above `base` to its true end, its first records for the history, and when the newest record was written, in milliseconds
+/// since 1970.
 pub(super) fn recover(
     shared: &Arc<Shared>,
     outbox: Uuid,
     base: Applied,
     caller: &Caller<'_>,
-) -> Result<(View, Vec<Stored>), Fault> {
+) -> Result<(View, Vec<Stored>, Option<i64>), Fault> {
     let reader = Reader::open(shared)?;
     let bounds = reader.bounds_or_missing(base, caller)?;
     let mut reading = Reading::start(outbox, base, bounds.start);
@@ -103,13 +107,18 @@ pub(super) fn recover(
     let mut kept = Kept::default();
     let until = Until::End(patience(shared));
     let end = reader.read(from, bounds, until, caller, |offset, bytes| {
-        if reading.accept(offset, bytes)?.is_some() {
-            kept.push(offset, bytes);
+        match reading.accept(offset, bytes)? {
+            Some(record) => {
+                shared.ends.learn(&record);
+                kept.push(offset, bytes);
+            }
+            // the base: its rows are marked, and its events must still be there as well
+            None => drop(Record::decode(bytes).map(|(record, _)| shared.ends.learn(&record))),
         }
         Ok(ControlFlow::Continue(()))
     });
     let view = finish(reading, &reader, end, outbox, base, caller)?;
-    Ok((view, kept.records))
+    Ok((view, kept.records, reader.written_ms.get()))
 }
 
 /// The next piece of the journal: the records above `last` up to `until`, as many as are kept at once.
@@ -276,7 +285,7 @@ impl<F: Into<Fault>> From<F> for Stop {
 impl Reader {
     pub(super) fn open(shared: &Arc<Shared>) -> Result<Self, Fault> {
         let consumer = client::reader(&shared.settings, Sight::Committed)?;
-        Ok(Self { shared: Arc::clone(shared), consumer: Some(consumer) })
+        Ok(Self { shared: Arc::clone(shared), consumer: Some(consumer), written_ms: Cell::new(None) })
     }
 
     fn topic(&self) -> &str {
@@ -314,12 +323,11 @@ impl Reader {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
             let short = faults::short(code);
             if short == "not_authorised" {
-                return Err(faults::journal_not_authorised(self.topic()));
+                return Err(faults::journal_ailing(faults::not_granted("DESCRIBE", self.topic())));
             }
             let missing = matches!(short, "topic_missing" | "topic_shrunk");
-            if missing && started.elapsed() > MISSING_AFTER && self.is_missing()? {
-                let detail = format!("the journal topic {} does not exist; create it with: outboxd migrate", self.topic());
-                return Err(Fault::kafka("journal_missing", detail));
+            if missing && started.elapsed() > MISSING_AFTER {
+                self.look_for_topic()?;
             }
             // Nothing is assigned yet: a poll only brings what the client reports of its own accord.
             drop(self.consumer().poll(STEP));
@@ -332,13 +340,21 @@ impl Reader {
         }
     }
 
-    /// Whether the cluster says that the topic does not exist.
-    fn is_missing(&self) -> Result<bool, Fault> {
+    /// A fault when the cluster says that the topic does not exist, or does not let us see it.
+    fn look_for_topic(&self) -> Result<(), Fault> {
         let metadata = self.consumer().fetch_metadata(Some(self.topic()), ASK);
         let metadata = metadata.map_err(|error| faults::asked(&error, "the journal topic cannot be looked up"))?;
         let found = metadata.topics().iter().find(|found| found.name() == self.topic());
-        Ok(found
-            .is_none_or(|found| matches!(found.error().map(Code::from), Some(Code::UnknownTopicOrPartition | Code::UnknownTopic))))
+        match found.map(|found| found.error().map(Code::from)) {
+            None | Some(Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
+                let detail = format!("the journal topic {} does not exist; create it with: outboxd migrate", self.topic());
+                Err(Fault::kafka("journal_missing", detail))
+            }
+            Some(Some(Code::TopicAuthorizationFailed)) => {
+                Err(faults::journal_ailing(faults::not_granted("DESCRIBE", self.topic())))
+            }
+            Some(Some(_) | None) => Ok(()),
+        }
     }
 
     /// Reads committed records from offset `from` on and shows each to `visit`, which may break off.
@@ -361,6 +377,7 @@ impl Reader {
             match polled {
                 Some(Ok(message)) => {
                     trouble = None;
+                    self.written_ms.set(message.timestamp().to_millis());
                     if visit(message.offset(), message.payload().unwrap_or_default())?.is_break() {
                         return Ok(End { position: message.offset() + 1, high: bounds.stable });
                     }
@@ -414,7 +431,7 @@ impl Reader {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         match code {
             Code::AutoOffsetReset | Code::OffsetOutOfRange => Err(Stop::OutOfRange),
-            Code::TopicAuthorizationFailed => Err(faults::journal_not_authorised(self.topic()).into()),
+            Code::TopicAuthorizationFailed => Err(faults::journal_ailing(faults::not_granted("READ", self.topic())).into()),
             // We join no group: only its coordinator is asked for, by librdkafka itself.
             Code::GroupAuthorizationFailed => Ok(()),
             code if lasting > PATIENCE => Err(faults::unavailable(code, "the journal cannot be read", None).into()),

@@ -14,6 +14,10 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::headers;
 
+mod asking;
+
+pub(super) use asking::{Described, Lane, describe_topics, ends};
+
 const OK: rd::rd_kafka_resp_err_t = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
 /// A list of record headers in librdkafka's own memory, which `produce` takes over as it is.

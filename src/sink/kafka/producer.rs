@@ -10,7 +10,8 @@ use rdkafka::producer::Producer as _;
 use super::blocking::{self, Caller};
 use super::client::{self, Context, EventProducer, ProducerShape};
 use super::deliveries::{Refused, UNKNOWN};
-use super::native::{self, Headers, Message, Topic};
+use super::native::{self, Failure, Headers, Lane, Message, Topic};
+use super::topics::{self, Found};
 use super::{Settings, faults};
 use crate::event::Batch;
 use crate::fault::{Cause, Fault};
@@ -93,20 +94,29 @@ impl Producer {
         }
     }
 
-    /// How many partitions a topic has now.
-    pub(super) fn count_partitions(&mut self, topic: &str) -> Result<i32, Fault> {
-        // The handle first: then the answer tells this producer too, and the first send need not wait for another one.
-        self.topic(topic)?;
-        let metadata = self.native().fetch_metadata(Some(topic), METADATA_MOST);
-        let metadata = metadata.map_err(|error| faults::asked(&error, &format!("topic {topic} cannot be looked up")))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        match found.map(|found| (found.error().map(Code::from), found.partitions().len())) {
-            Some((None, partitions)) if partitions > 0 => Ok(i32::try_from(partitions).unwrap_or(i32::MAX)),
-            Some((Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _)) => Err(faults::topic_missing(topic)),
-            Some((Some(Code::TopicAuthorizationFailed), _)) => Err(faults::not_authorised(topic)),
-            Some((Some(code), _)) => Err(faults::unavailable(code, &format!("topic {topic}"), None)),
-            Some((None, _)) | None => Err(Fault::kafka("no_leader", format!("topic {topic} has no partitions yet"))),
+    /// What the cluster says of these topics now, in their order.
+    pub(super) fn describe(&mut self, names: &[&str]) -> Result<Vec<Found>, Fault> {
+        // The handles first: then the answer tells this producer too, and the first send need not wait for another one.
+        names.iter().try_for_each(|name| self.topic(name))?;
+        let described = native::describe_topics(self.native(), names, METADATA_MOST);
+        let described = described.map_err(|failure| self.unanswered(&failure, "topics cannot be looked up"))?;
+        let mut found: HashMap<String, Found> = HashMap::new();
+        for one in described {
+            found.insert(one.name.clone(), topics::judge(one)?);
         }
+        let unanswered = |name: &&str| Fault::kafka("kafka", format!("the cluster says nothing of topic {name}"));
+        names.iter().map(|name| found.remove(*name).ok_or_else(|| unanswered(name))).collect()
+    }
+
+    /// Where partitions end now, as far as that is told.
+    pub(super) fn ends(&self, lanes: &[Lane]) -> Result<HashMap<Lane, i64>, Fault> {
+        let ends = native::ends(self.native(), lanes, METADATA_MOST);
+        let ends = ends.map_err(|failure| self.unanswered(&failure, "the ends of topics cannot be looked up"))?;
+        Ok(ends.into_iter().collect())
+    }
+
+    fn unanswered(&self, failure: &Failure, what: &str) -> Fault {
+        faults::unavailable(failure.code, &format!("{what}: {}", failure.text), self.context().trouble())
     }
 
     fn topic(&mut self, name: &str) -> Result<(), Fault> {
@@ -268,11 +278,11 @@ impl Producer {
     fn broken(&self, code: Code, topic: &str) -> Fault {
         let trouble = self.context().trouble();
         if let Some((fatal, reason)) = self.native().fatal_error() {
-            return faults::transaction(fatal, &reason, None);
+            return faults::refused(fatal, &reason).unwrap_or_else(|| faults::transaction(fatal, &reason, None));
         }
         match code {
-            Code::UnknownTopic | Code::UnknownTopicOrPartition => faults::topic_missing(topic),
-            Code::TopicAuthorizationFailed => faults::not_authorised(topic),
+            Code::UnknownTopic | Code::UnknownTopicOrPartition => faults::topic_missing(topic).into(),
+            Code::TopicAuthorizationFailed => faults::not_granted("WRITE", topic).into(),
             code if faults::is_consequence(code) => faults::transaction(code, &format!("topic {topic}"), trouble),
             Code::MessageTimedOut => faults::unavailable(code, &format!("topic {topic}{}", self.ailing(topic)), trouble),
             code => faults::unavailable(code, &format!("topic {topic}"), trouble),

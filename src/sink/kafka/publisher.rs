@@ -9,16 +9,18 @@ use tokio::sync::oneshot;
 use super::blocking::{self, Caller};
 use super::client::lock;
 use super::history::KafkaHistory;
+use super::retention::Freshness;
 
-use super::worker::{Command, Done, Found, Order, Place, Worker, refused_names};
+use super::topics::{Found, Known};
+use super::worker::{Command, Done, Order, Place, Worker, refused_names};
 use super::{Shared, faults, journal};
 use crate::config::Delivery;
 use crate::event::Batch;
-use crate::fault::{Cause, Fault};
+use crate::fault::{Alarm, Cause, EVENTS_TRUNCATED, Fault};
 use crate::journal::{Applied, View, Writer};
 use crate::park::{Ailing, SetAside};
-use crate::sink::{Fence, Fenced, Inspection, Published, Publisher};
-use crate::source::Pins;
+use crate::sink::{Fence, Fenced, Inspection, Noted, Published, Publisher};
+use crate::source::{Pin, Pins};
 
 /// A Kafka cluster whose older publishers are shut out.
 #[derive(Debug)]
@@ -58,17 +60,19 @@ impl Fenced for KafkaFenced {
     async fn recover(self, writer: Writer, base: Applied) -> Result<(KafkaPublisher, View, KafkaHistory), Fault> {
         let Self { shared, orders, .. } = self;
         let (outbox, has_journal) = (writer.outbox, shared.settings.kafka.delivery == Delivery::ExactlyOnce);
+        let mut freshness = Freshness::of(None);
         let (view, history) = if has_journal {
             let theirs = Arc::clone(&shared);
             let read = blocking::run("kafka-journal", move |caller| journal::recover(&theirs, outbox, base, caller)).await?;
-            let (view, buffer) = read;
+            let (view, buffer, written_ms) = read;
+            freshness = Freshness::of(written_ms);
             let history = KafkaHistory::new(Arc::clone(&shared), outbox, base, view.last, buffer);
             (view, history)
         } else {
             (journal::nothing_above(base), KafkaHistory::empty(Arc::clone(&shared), outbox, base))
         };
         let place = has_journal.then_some(Place { writer, last: view.last, end: view.end });
-        Ok((KafkaPublisher { shared, orders: Some(orders), place }, view, history))
+        Ok((KafkaPublisher { shared, orders: Some(orders), place, freshness }, view, history))
     }
 }
 
@@ -80,6 +84,7 @@ pub struct KafkaPublisher {
     /// Dropping it ends the thread.
     orders: Option<Sender<Command>>,
     place: Option<Place>,
+    freshness: Freshness,
 }
 
 impl Publisher for KafkaPublisher {
@@ -93,10 +98,10 @@ impl Publisher for KafkaPublisher {
         let mut inspection = Inspection::default();
         inspection.set_aside.unfit = found.unfit;
         for (topic, found) in batch.topics().iter().zip(found.topics) {
-            match self.judge(topic, found, pins.get(&**topic).copied()) {
+            match self.judge(topic, found, pins.get(&**topic)) {
                 Err(ailing) => inspection.set_aside.ailing.push(ailing),
-                Ok(count) if !pins.contains_key(&**topic) => drop(inspection.pins.insert(topic.to_string(), count)),
-                Ok(_) => {}
+                Ok(Some(pin)) => drop(inspection.pins.insert(topic.to_string(), pin)),
+                Ok(None) => {}
             }
         }
         Ok(inspection)
@@ -105,18 +110,32 @@ impl Publisher for KafkaPublisher {
     async fn ailing(&mut self, topics: &BTreeSet<String>, pins: &Pins) -> Result<Vec<Ailing>, Fault> {
         let names = topics.iter().map(|topic| self.shared.settings.kafka.topic.apply(topic)).collect();
         let found = self.ask(|reply| Command::Look { topics: names, reply }).await?;
-        let judged = topics.iter().zip(found).map(|(topic, found)| self.judge(topic, found, pins.get(topic).copied()));
+        let judged = topics.iter().zip(found).map(|(topic, found)| self.judge(topic, found, pins.get(topic)));
         Ok(judged.filter_map(Result::err).collect())
+    }
+
+    async fn refresh(&mut self) -> Result<Option<Noted>, Fault> {
+        let Some(place) = self.place.clone() else { return Ok(None) };
+        if !self.freshness.is_fading(&self.shared).await {
+            return Ok(None);
+        }
+        let noted = self.ask(|reply| Command::Note { place: place.clone(), reply }).await?;
+        self.place = Some(Place { last: noted, end: noted.offset + 2, ..place });
+        self.freshness.renew();
+        tracing::info!(batch = noted.n, "a journal record without events keeps the journal from running out");
+        Ok(Some(Noted::committed(noted)))
     }
 
     async fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> Result<Published, Fault> {
         let topics = self.kafka_names(&batch);
-        let order = Order { pins: pinned(&batch, pins)?, topics, place: self.place.clone(), batch: Arc::clone(&batch) };
+        let (since, pins) = pinned(&batch, pins)?.into_iter().map(|pin| (pin.since, pin.partitions)).unzip();
+        let order = Order { topics, pins, since, place: self.place.clone(), batch: Arc::clone(&batch) };
         let done = self.ask(|reply| Command::Publish { order, reply }).await;
         let Done { journalled, commit } = done.map_err(|fault| self.by_its_name(fault, &batch))?;
         if let (Some(place), Some(journalled)) = (&mut self.place, journalled) {
             // The record, then the marker that ends its transaction.
             (place.last, place.end) = (journalled, journalled.offset + 2);
+            self.freshness.renew();
         }
         Ok(Published::committed(batch, journalled, commit))
     }
@@ -129,7 +148,8 @@ impl KafkaFenced {
         let theirs = Arc::clone(&self.shared);
         let end = blocking::run("kafka-tail", move |caller| journal::tail(&theirs, caller)).await?.end;
         let place = Place { writer, last, end };
-        let mut publisher = KafkaPublisher { shared: self.shared, orders: Some(self.orders), place: None };
+        let (orders, freshness) = (Some(self.orders), Freshness::of(None));
+        let mut publisher = KafkaPublisher { shared: self.shared, orders, place: None, freshness };
         publisher.ask(|reply| Command::Note { place, reply }).await
     }
 }
@@ -150,24 +170,34 @@ impl KafkaPublisher {
         Ok(done)
     }
 
-    /// Partition count of a topic, or why it has to be held. A topic with fewer partitions than it was pinned with is another topic;
-    /// one with more goes on with the pinned ones.
-    fn judge(&self, topic: &str, found: Found, pinned: Option<i32>) -> Result<i32, Ailing> {
-        let count = found.map_err(|ailing| named(ailing, topic))?;
-        let Some(pinned) = pinned.filter(|&pinned| pinned != count) else { return Ok(count) };
-        if count < pinned {
-            let detail = format!("it has {count} partitions, it was published to with {pinned}: it is not the same topic");
-            return Err(Ailing { topic: topic.to_owned(), code: "topic_shrunk", detail });
+    /// What there is to pin of a topic, or why it has to be held. One that was made anew, or has fewer partitions than it was pinned
+    /// with, is another topic; one with more goes on with the pinned ones.
+    fn judge(&self, topic: &str, found: Found, pinned: Option<&Pin>) -> Result<Option<Pin>, Ailing> {
+        let Known { partitions, id } = found.map_err(|ailing| named(ailing, topic))?;
+        let since = self.place.as_ref().map_or(0, |place| place.last.n);
+        let Some(pinned) = pinned else { return Ok(Some(Pin { partitions, id, since, truncated: None })) };
+        still_the_same(topic, partitions, id.as_deref(), pinned)?;
+        if partitions > pinned.partitions {
+            self.warn_of_growth(topic, partitions, pinned.partitions);
         }
+        let name = self.shared.settings.kafka.topic.apply(topic);
+        if let Some(evidence) = self.shared.ends.truncated(&name, pinned.since) {
+            let Alarm { name: code, obx: error, remedy } = EVENTS_TRUNCATED;
+            tracing::error!(code, error, topic, evidence, remedy, "the topic lacks events that were published");
+            return Ok(Some(Pin { since, truncated: Some(evidence), ..pinned.clone() }));
+        }
+        Ok((pinned.id.is_none() && id.is_some()).then(|| Pin { id, ..pinned.clone() }))
+    }
+
+    fn warn_of_growth(&self, topic: &str, partitions: i32, used: i32) {
         if lock(&self.shared.warned).insert(topic.to_owned()) {
             tracing::warn!(
                 topic,
-                partitions = count,
-                used = pinned,
+                partitions,
+                used,
                 "topic has grown: its new partitions stay unused, the order of its keys is kept"
             );
         }
-        Ok(count)
     }
 
     /// A topic that failed while it was written to, by its name in the table. The journal cannot be set aside.
@@ -175,7 +205,7 @@ impl KafkaPublisher {
         let Fault::Topic(ailing) = fault else { return fault };
         match self.kafka_names(batch).iter().position(|name| *name == ailing.topic) {
             Some(index) => named(ailing, &batch.topics()[index]).into(),
-            None => Fault::kafka(ailing.code, ailing.detail),
+            None => faults::journal_ailing(ailing),
         }
     }
 }
@@ -189,10 +219,28 @@ fn named(ailing: Ailing, topic: &str) -> Ailing {
     Ailing { topic: topic.to_owned(), code: ailing.code, detail }
 }
 
-fn pinned(batch: &Batch, pins: &Pins) -> Result<Vec<i32>, Fault> {
-    let count = |topic: &str| pins.get(topic).copied().filter(|&count| count > 0);
-    let missing = |topic: &str| Fault::in_doubt(Cause::Publish, format!("topic {topic} has no pinned partition count"));
-    batch.topics().iter().map(|topic| count(topic).ok_or_else(|| missing(topic))).collect()
+/// A topic with another id, or with fewer partitions, is another one.
+fn still_the_same(topic: &str, partitions: i32, id: Option<&str>, pinned: &Pin) -> Result<(), Ailing> {
+    let another = |code, detail| Err(Ailing { topic: topic.to_owned(), code, detail });
+    if let (Some(now), Some(then)) = (id, pinned.id.as_deref())
+        && now != then
+    {
+        let detail =
+            format!("it was made anew: it has the id {now}, it was published to as {then}; accept it with: outboxd repin {topic}");
+        return another("topic_recreated", detail);
+    }
+    if partitions < pinned.partitions {
+        let used = pinned.partitions;
+        let detail = format!("it has {partitions} partitions, it was published to with {used}: it is not the same topic");
+        return another("topic_shrunk", detail);
+    }
+    Ok(())
+}
+
+fn pinned<'a>(batch: &Batch, pins: &'a Pins) -> Result<Vec<&'a Pin>, Fault> {
+    let pin = |topic: &str| pins.get(topic).filter(|pin| pin.partitions > 0);
+    let missing = |topic: &str| Fault::in_doubt(Cause::Publish, format!("topic {topic} is not pinned"));
+    batch.topics().iter().map(|topic| pin(topic).ok_or_else(|| missing(topic))).collect()
 }
 
 fn ended() -> Fault {

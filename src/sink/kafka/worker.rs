@@ -15,13 +15,14 @@ use super::deliveries::UNKNOWN;
 use super::native::Headers;
 use super::pace::Pace;
 use super::producer::{Producer, Stopped};
+use super::topics::{Found, Known};
 
 use super::{faults, headers, names, partition};
 use crate::config::{Delivery, TopicPatterns};
 use crate::event::{Batch, Event};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Entry, Record, Writer};
-use crate::park::{Ailing, Unfit};
+use crate::park::Unfit;
 use crate::sink::Commit;
 
 /// A transaction begins at the earliest so long after the last commit: its markers are still being written when the commit returns,
@@ -29,6 +30,9 @@ use crate::sink::Commit;
 const MARKERS: Duration = Duration::from_millis(2);
 /// How long a batch may take in the mode without transactions, where no timeout of the broker bounds it.
 const STREAM_MOST: Duration = Duration::from_secs(120);
+
+/// A topic in use is looked at again after so long: it may have been deleted and made anew, or have grown.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Room for the headers of one event: four of the columns, and some of its own (`traceparent`, `tracestate`, …).
 const HEADERS: usize = 8;
@@ -48,9 +52,10 @@ pub(super) enum Command {
 /// A batch with all that is needed to publish it.
 pub(super) struct Order {
     pub(super) batch: Arc<Batch>,
-    /// Kafka's names of the batch's topics, in its order, each with the pinned partition count.
+    /// Kafka's names of the batch's topics, in its order, each with the pinned partition count and the batch since which it is pinned.
     pub(super) topics: Vec<String>,
     pub(super) pins: Vec<i32>,
+    pub(super) since: Vec<u64>,
     /// Where the journal ends; nothing in the mode without one.
     pub(super) place: Option<Place>,
 }
@@ -69,9 +74,6 @@ pub(super) struct Done {
     pub(super) commit: Commit,
 }
 
-/// Partition count of a topic, or why it cannot be published to now.
-pub(super) type Found = Result<i32, Ailing>;
-
 /// What a look at a batch found.
 pub(super) struct Inspected {
     /// Of each of its topics.
@@ -85,7 +87,8 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     producer: Option<Producer>,
     pace: Pace,
-    known: HashMap<String, i32>,
+    /// Topics as they were when they were looked up.
+    known: HashMap<String, (Known, Instant)>,
     /// Headers of the batch that was inspected last, with the number of its last event.
     prepared: Option<(i64, Vec<Headers>)>,
     committed: Option<Instant>,
@@ -141,31 +144,40 @@ impl Worker {
         self.survey(topics, caller)
     }
 
-    /// Looks up topics that this worker has not used yet. Costs nothing when it knows them all.
+    /// Looks up topics that this worker has not used lately. Costs nothing when it knows them all.
     fn survey(&mut self, topics: &[String], caller: &Caller<'_>) -> Result<Vec<Found>, Fault> {
-        // The producer may be gone after a late commit; any other would do to count, but then it is needed anyway.
+        // The producer may be gone after a late commit; any other would do to ask, but then it is needed anyway.
         self.renew(caller)?;
-        let (mut found, mut fresh) = (Vec::with_capacity(topics.len()), Vec::new());
+        let old = |topic: &&String| self.known.get(*topic).is_none_or(|(_, asked)| asked.elapsed() > LOOK_AGAIN);
+        let unknown: Vec<&str> = topics.iter().filter(old).map(String::as_str).collect();
+        let mut asked = if unknown.is_empty() { HashMap::new() } else { self.ask(&unknown, caller)? };
+        let mut found = Vec::with_capacity(topics.len());
         for topic in topics {
-            found.push(match self.known.get(topic) {
-                Some(&known) => Ok(known),
-                None => match self.producer()?.count_partitions(topic) {
-                    Ok(partitions) => {
-                        fresh.push((topic, partitions));
-                        Ok(partitions)
-                    }
-                    Err(Fault::Topic(ailing)) => Err(ailing),
-                    Err(fault) => return Err(fault),
-                },
+            found.push(match (asked.remove(topic), self.known.get(topic)) {
+                (Some(found), _) => found,
+                (None, Some((known, _))) => Ok(known.clone()),
+                (None, None) => return Err(Fault::kafka("kafka", format!("the cluster says nothing of topic {topic}"))),
             });
         }
-        if fresh.is_empty() {
+        Ok(found)
+    }
+
+    /// Asks for topics, and for what depends on them: how large records may be, and whether what was published there is still there.
+    fn ask(&mut self, topics: &[&str], caller: &Caller<'_>) -> Result<HashMap<String, Found>, Fault> {
+        self.known.retain(|known, _| !topics.contains(&&**known));
+        let shared = Arc::clone(&self.shared);
+        let found: HashMap<String, Found> =
+            topics.iter().copied().map(str::to_owned).zip(self.producer()?.describe(topics)?).collect();
+        let well: Vec<&str> = topics.iter().copied().filter(|topic| found.get(*topic).is_some_and(Result::is_ok)).collect();
+        if well.is_empty() {
             return Ok(found);
         }
-        let shared = Arc::clone(&self.shared);
+        let producer = self.producer()?;
+        shared.ends.compare(&well, |lanes| producer.ends(lanes))?;
         let journal = Some(&*shared.journal).filter(|_| shared.settings.kafka.delivery == Delivery::ExactlyOnce);
-        shared.limits.learn(&shared.settings, fresh.iter().map(|(topic, _)| topic.as_str()).chain(journal))?;
-        self.known.extend(fresh.into_iter().map(|(topic, partitions)| (topic.clone(), partitions)));
+        shared.limits.learn(&shared.settings, well.into_iter().chain(journal))?;
+        let known = found.iter().filter_map(|(topic, found)| Some((topic.clone(), (found.as_ref().ok()?.clone(), Instant::now()))));
+        self.known.extend(known);
         self.renew(caller)?;
         Ok(found)
     }
@@ -231,12 +243,21 @@ impl Worker {
         done.map_err(|fault| self.reconsider(fault, &order))
     }
 
-    /// A refusal for size counts only when it rests on the limits as they are now: they may have been raised since they were read.
-    fn reconsider(&self, fault: Fault, order: &Order) -> Fault {
+    /// What a failure means by what the cluster says now.
+    fn reconsider(&mut self, fault: Fault, order: &Order) -> Fault {
         let search = matches!(fault, Fault::InDoubt { cause: Cause::Search, .. });
-        if !search && fault.label() != "too_large" {
-            return fault;
+        if search || fault.label() == "too_large" {
+            return self.reconsider_size(fault, order, search);
         }
+        if matches!(fault, Fault::InDoubt { cause: Cause::Publish, .. }) {
+            self.missing_right(order).unwrap_or(fault)
+        } else {
+            fault
+        }
+    }
+
+    /// A refusal for size counts only when it rests on the limits as they are now: they may have been raised since they were read.
+    fn reconsider_size(&self, fault: Fault, order: &Order, search: bool) -> Fault {
         let topics = order.topics.iter().map(String::as_str).chain([&*self.shared.journal]);
         match self.shared.limits.refresh(&self.shared.settings, topics) {
             Ok(false) => {
@@ -246,6 +267,18 @@ impl Worker {
             Ok(true) => Fault::in_doubt(Cause::Publish, format!("{fault}; but max.message.bytes was changed, so once more")),
             Err(outage) => outage,
         }
+    }
+
+    /// A topic that the batch may not be written to. librdkafka does not tell: a transaction that is refused one topic fails as a whole,
+    /// with all its records.
+    fn missing_right(&mut self, order: &Order) -> Option<Fault> {
+        let shared = Arc::clone(&self.shared);
+        let mut topics: Vec<&str> = order.topics.iter().map(String::as_str).collect();
+        topics.extend(order.place.as_ref().map(|_| &*shared.journal));
+        let found = self.producer().and_then(|producer| producer.describe(&topics));
+        let found = found.inspect_err(|error| tracing::debug!(%error, "the rights cannot be looked up")).ok()?;
+        let ailing = found.into_iter().find_map(Result::err)?;
+        Some(if ailing.topic == shared.journal { faults::journal_ailing(ailing) } else { ailing.into() })
     }
 
     /// The batch and its journal record in one transaction: events, all acknowledged; then the record, acknowledged exactly where
@@ -264,9 +297,12 @@ impl Worker {
         producer.begin()?;
         producer.send(&order.batch, &order.topics, partitions, headers, until)?;
         self.settle(order, until, caller)?;
-        let (record, journalled) = self.record(order, place, partitions)?;
+        let record = self.record(order, place, partitions)?;
         let (shared, length) = (Arc::clone(&self.shared), order.batch.len());
-        self.producer()?.send_journal(&shared.journal, &record, length, until)?;
+        shared.ends.fits(&record, &order.since).map_err(|evidence| Fault::in_doubt(Cause::Publish, evidence))?;
+        let (bytes, checksum) = record.encode();
+        let journalled = Applied { n: record.n, offset: place.end, checksum };
+        self.producer()?.send_journal(&shared.journal, &bytes, length, until)?;
         self.settle(order, until, caller)?;
         let found = self.producer()?.offset(length);
         if found != place.end {
@@ -276,6 +312,7 @@ impl Worker {
         }
         let took = self.producer()?.commit()?;
         self.committed = Some(Instant::now());
+        shared.ends.learn(&record);
         Ok(Done { journalled: Some(journalled), commit: self.judge(took) })
     }
 
@@ -298,7 +335,10 @@ impl Worker {
             let detail = format!("the journal record was to lie at offset {}, it lies at {found}", place.end);
             return Err(Fault::in_doubt(Cause::JournalMoved, detail));
         }
-        producer.commit()?;
+        let took = producer.commit()?;
+        self.committed = Some(Instant::now());
+        // when it was late, the next batch gets a new producer
+        self.judge(took);
         Ok(Applied { n, offset: found, checksum })
     }
 
@@ -345,8 +385,8 @@ impl Worker {
         })
     }
 
-    /// The journal record of an acknowledged batch, and where it has to lie.
-    fn record(&mut self, order: &Order, place: &Place, partitions: &[i32]) -> Result<(Vec<u8>, Applied), Fault> {
+    /// The journal record of an acknowledged batch.
+    fn record(&mut self, order: &Order, place: &Place, partitions: &[i32]) -> Result<Record, Fault> {
         let batch = &order.batch;
         let offsets = self.producer()?.offsets(batch.len());
         if offsets.contains(&UNKNOWN) {
@@ -358,9 +398,7 @@ impl Worker {
             Entry { seq: event.seq, fingerprint: event.fingerprint(), topic, partition, offset }
         });
         let (writer, n, previous) = (place.writer.clone(), place.last.n + 1, place.last.checksum);
-        let record = Record { writer, n, previous, topics: order.topics.clone(), entries: entries.collect() };
-        let (bytes, checksum) = record.encode();
-        Ok((bytes, Applied { n, offset: place.end, checksum }))
+        Ok(Record { writer, n, previous, topics: order.topics.clone(), entries: entries.collect() })
     }
 }
 

@@ -12,7 +12,7 @@ use super::fetch;
 use super::names::Names;
 use super::table::{self, Kind, get};
 use crate::fault::Fault;
-use crate::source::{Gauging, Pending};
+use crate::source::{Gauging, Pending, Pins};
 
 /// `created_at` comes from the database's clock, so that the answer can tell it without a right to read the table.
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, has_column_privilege($1, 'seq', 'SELECT')";
@@ -35,7 +35,8 @@ const STATE: &str = "SELECT s.delivery, s.lease_instance, s.lease_epoch, \
     (extract(epoch FROM s.lease_until - clock_timestamp()) * 1000000)::int8, s.halted_code, s.halted_evidence, \
     (extract(epoch FROM clock_timestamp() - s.halted_at) * 1000000)::int8, \
     (SELECT n FROM {applied} WHERE name = s.name ORDER BY n DESC LIMIT 1), s.outbox, \
-    s.paused_by, s.paused_reason, (extract(epoch FROM clock_timestamp() - s.paused_at) * 1000000)::int8 FROM {state} s WHERE s.name = $1";
+    s.paused_by, s.paused_reason, (extract(epoch FROM clock_timestamp() - s.paused_at) * 1000000)::int8, \
+    s.pins::text FROM {state} s WHERE s.name = $1";
 
 /// Transactions that hold a write lock on the outbox for longer than a second: what a gap waits for. The age of somebody else's
 /// session is hidden without pg_read_all_stats; then it is told without one. A prepared transaction is found by its own number.
@@ -107,6 +108,8 @@ pub struct Figures {
     pub paused: Option<(String, String, Duration)>,
     /// The halt that is written in the state row: code, evidence, age.
     pub halted: Option<(String, String, Duration)>,
+    /// Pinned topics.
+    pub pins: Pins,
 }
 
 /// A transaction that has written to the outbox and not ended.
@@ -216,6 +219,7 @@ async fn figures(work: &mut Work<'_>, names: &Names, name: &str, key: Kind) -> R
         None => None,
     };
     Ok(Figures {
+        pins: super::standing::pins(get(&row, 12, "pins")?)?,
         paused,
         outbox: get(&row, 8, "outbox")?,
         delivery: get(&row, 0, "delivery")?,

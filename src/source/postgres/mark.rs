@@ -16,7 +16,7 @@ use crate::config::{Mark, OnPoison};
 use crate::fault::{Cause, Fault};
 use crate::journal::Applied;
 use crate::park::{Ailing, Done, SetAside, Unfit};
-use crate::sink::Published;
+use crate::sink::{Noted, Published};
 use crate::source::{ClaimNumber, Marker, Pins};
 
 /// By number, row by row of the batch: `INDEXES_ONLY` keeps the planner from reading the whole table, and `IS TRUE` from taking the index
@@ -47,8 +47,10 @@ const PARK: &str = "INSERT INTO {parked} AS p (name, seq, id, topic, key, code, 
     JOIN {outbox} o ON o.seq = b.seq AND (o.id = b.id) IS TRUE WHERE o.sent_at IS NULL \
     ON CONFLICT (name, seq) DO UPDATE SET id = excluded.id, topic = excluded.topic, key = excluded.key, code = excluded.code, \
     detail = excluded.detail, blocking = excluded.blocking, parked_at = now() WHERE p.id <> excluded.id";
+/// What is held already may be so for another reason by now.
 const HOLD: &str = "INSERT INTO {held} AS h (name, topic, code, detail) \
-    SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ON CONFLICT (name, topic) DO NOTHING";
+    SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ON CONFLICT (name, topic) \
+    DO UPDATE SET code = excluded.code, detail = excluded.detail WHERE h.code <> excluded.code";
 const LET_GO: &str = "DELETE FROM {held} WHERE name = $1 AND topic = ANY ($2)";
 
 /// Marks under one claim.
@@ -86,6 +88,12 @@ impl Marker for PostgresMarker {
         if marked != batch.len() as u64 {
             return Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {} rows could be marked", batch.len())));
         }
+        work.commit().await.map_err(in_doubt(Cause::Mark))
+    }
+
+    async fn note(&mut self, noted: &Noted) -> Result<(), Fault> {
+        let mut work = begin_claimed(&mut self.link, &self.names, &self.settings, self.claim).await?;
+        self.marking.apply(&mut work, Rows::default(), noted.at(), Cause::Mark).await?;
         work.commit().await.map_err(in_doubt(Cause::Mark))
     }
 

@@ -139,7 +139,7 @@ pub(super) async fn identity(work: &mut Work<'_>, names: &Names) -> Result<Datab
     Ok(DatabaseIdentity { system: get(&row, 0, "system_identifier")?, timeline })
 }
 
-fn pins(text: &str) -> Result<Pins, Fault> {
+pub(super) fn pins(text: &str) -> Result<Pins, Fault> {
     serde_json::from_str(text).map_err(|_| super::failure::unreadable("pins"))
 }
 

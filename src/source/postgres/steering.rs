@@ -192,12 +192,12 @@ impl Postgres {
         work.commit().await
     }
 
-    /// Pinned partition counts by topic.
+    /// Pinned topics.
     pub async fn pins(&self) -> Result<Pins, Fault> {
         Ok(self.look().await?.pins)
     }
 
-    /// Forgets the pinned partition count of a topic, so that the relay pins the present one; says whether there was a pin.
+    /// Forgets what is pinned of a topic, so that the relay pins it as it is; says whether there was a pin.
     pub async fn repin(&self, topic: &str, request: &Request) -> Result<bool, Fault> {
         let (mut link, names) = self.link().await?;
         let (mut work, _) = standing::begin_locked(&mut link, &names, &self.settings).await?;

@@ -75,9 +75,10 @@ pub async fn a_halt_is_written_only_while_its_evidence_stands<W: SourceWorld>() 
 pub async fn pins_are_merged<W: SourceWorld>() {
     let world = W::fresh(Setup::default()).await;
     let (_, mut marker) = relaying(&world, 1).await;
-    marker.pin(&Pins::from([("orders".into(), 12), ("odd \"name\"".into(), 1)])).await.expect("pinned");
-    marker.pin(&Pins::from([("payments".into(), 3)])).await.expect("pinned");
-    let expected = Pins::from([("orders".into(), 12), ("odd \"name\"".into(), 1), ("payments".into(), 3)]);
+    let grown = Pin { id: Some("old".into()), since: 7, truncated: Some("it's \"cut\"".into()), ..Pin::of(12) };
+    marker.pin(&Pins::from([("orders".into(), Pin::of(6)), ("odd \"name\"".into(), Pin::of(1))])).await.expect("pinned");
+    marker.pin(&Pins::from([("payments".into(), Pin::of(3)), ("orders".into(), grown.clone())])).await.expect("pinned");
+    let expected = Pins::from([("orders".into(), grown), ("odd \"name\"".into(), Pin::of(1)), ("payments".into(), Pin::of(3))]);
     assert_eq!(world.source().look().await.expect("look").pins, expected);
     assert_eq!(claim(&world, 2).await.tenure.standing().pins, expected);
 }

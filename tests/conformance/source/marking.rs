@@ -30,6 +30,19 @@ pub async fn a_batch_is_applied_once_and_in_order<W: SourceWorld>() {
     expect_cause(marker.mark(&forged::published(one, Some(place(1)))).await, Cause::Mark);
 }
 
+pub async fn a_record_without_events_is_applied_in_its_turn<W: SourceWorld>() {
+    let world = W::fresh(Setup::default()).await;
+    let all = world.insert(&["1"; 2]).await;
+    let (mut reader, mut marker) = relaying(&world, 1).await;
+    let one = fetch(&mut reader, &limited(1, 1 << 20)).await.batch.expect("one");
+    marker.mark(&forged::published(one, Some(place(1)))).await.expect("marked");
+    expect_cause(marker.note(&forged::noted(place(3))).await, Cause::Mark);
+    marker.note(&forged::noted(place(2))).await.expect("applied");
+    assert_eq!((world.source().look().await.expect("look").applied, world.unsent().await), (place(2), all[1..].to_vec()));
+    let _successor = claim(&world, 2).await;
+    expect_cause(marker.note(&forged::noted(place(3))).await, Cause::ClaimChanged);
+}
+
 pub async fn a_mark_that_misses_a_row_changes_nothing<W: SourceWorld>() {
     for replaced in [false, true] {
         let world = W::fresh(Setup::default()).await;
@@ -58,7 +71,7 @@ pub async fn a_zombie_can_neither_fetch_nor_mark_nor_pin_nor_settle<W: SourceWor
     let _successor = claim(&world, 3).await;
     expect_cause(reader.fetch(&full()).await.map(drop), Cause::ClaimChanged);
     expect_cause(marker.mark(&forged::published(batch, Some(place(1)))).await, Cause::ClaimChanged);
-    expect_cause(marker.pin(&Pins::from([("orders".into(), 3)])).await, Cause::ClaimChanged);
+    expect_cause(marker.pin(&Pins::from([("orders".into(), Pin::of(3))])).await, Cause::ClaimChanged);
     expect_cause(unsettled.tenure.settle(Records([record].into())).await.map(drop), Cause::ClaimChanged);
     assert_eq!(world.unsent().await.len(), 3);
     assert!(world.source().look().await.expect("look").pins.is_empty());

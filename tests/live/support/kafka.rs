@@ -163,9 +163,15 @@ impl Kafka {
         self.client().create().unwrap()
     }
 
-    /// Changes one setting of a topic.
+    /// Gives a topic this setting, and no other.
     pub async fn alter_topic(&self, name: &str, setting: &str, value: &str) {
-        let altered = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
+        self.configure_topic(name, &[(setting, value)]).await;
+    }
+
+    /// Gives a topic these settings, and no others.
+    pub async fn configure_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        let altered = AlterConfig::new(ResourceSpecifier::Topic(name));
+        let altered = settings.iter().fold(altered, |altered, (setting, value)| altered.set(setting, value));
         let results = self.admin().alter_configs([&altered], &AdminOptions::new()).await.unwrap();
         results.into_iter().for_each(|result| drop(result.unwrap()));
     }
@@ -223,6 +229,16 @@ impl Kafka {
     /// [`Kafka::start_again`] without the waiting.
     pub fn spawn_again(&self, i: usize) {
         self.nodes[i].spawn();
+    }
+
+    /// Loses all records of a partition on node `i`, which is stopped: the topic keeps its id.
+    pub fn lose_records(&self, i: usize, topic: &str, partition: i32) {
+        let folder = self.nodes[i].data().join(format!("{topic}-{partition}"));
+        for file in std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
+            if file.file_name().is_some_and(|name| name != "partition.metadata") {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
     }
 
     /// SIGSTOP to node `i`: connections stay, nothing answers.

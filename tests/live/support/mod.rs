@@ -5,6 +5,7 @@
 //! (the one way to wait), then the servers `postgres`, `pgbouncer`, `kafka`, the faults between them (`proxy`),
 //! and `daemon`, the program under test.
 
+pub mod acl;
 pub mod certificates;
 pub mod clock;
 pub mod daemon;
