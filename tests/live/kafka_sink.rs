@@ -241,6 +241,29 @@ async fn a_grown_topic_keeps_its_pins_and_a_shrunk_one_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_anew_between_two_batches_is_not_published_to() {
+    let world = KafkaWorld::new().await;
+    let topic = world.topic().await;
+    let (mut publisher, ..) = suite::claim(&world, 1).await;
+    let events = suite::batch_of(&topic, 1, 20, |_| Some("k".to_owned()));
+    let pins = suite::inspect(&mut publisher, &events, &Pins::new()).await.expect("a look");
+    let first = publisher.publish(events, &pins).await.expect("a published batch").journalled().expect("a record");
+    // so soon that nobody looks at it in between: only its offsets tell
+    world.kafka.delete_topic(&topic).await;
+    world.kafka.create_topic(&topic, suite::PARTITIONS as usize, &[]).await;
+    let next = suite::batch_of(&topic, 21, 25, |_| Some("k".to_owned()));
+    suite::inspect(&mut publisher, &next, &pins).await.expect("nobody has looked");
+    let fault = publisher.publish(Arc::clone(&next), &pins).await.map(drop).expect_err("a fault");
+    println!("{fault}");
+    let (mut publisher, view, _) = suite::claim_from(&world, 2, first).await.expect("a claim");
+    assert_eq!((view.last, world.read_count(&topic, suite::PARTITIONS)), (first, 0), "{fault}");
+    let held = suite::inspect(&mut publisher, &next, &pins).await.expect_err("another topic");
+    assert_eq!(held.label(), "topic_recreated", "{held}");
+    let pins = suite::inspect(&mut publisher, &next, &Pins::new()).await.expect("accepted");
+    publisher.publish(next, &pins).await.expect("a published batch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_least_once_needs_neither_journal_nor_transactions() {
     let mut world = KafkaWorld::without_journal(Kafka::shared());
     world.settings.kafka.delivery = Delivery::AtLeastOnce;
