@@ -29,6 +29,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   outboxd migrate --topics orders:12      create tables, journal topic and the topic orders
+  outboxd check                           will it work, and what is promised
   outboxd run                             relay until SIGTERM
   outboxd status                          where the outbox stands
 
@@ -48,6 +49,17 @@ enum Command {
     #[command(after_help = "Examples:\n  outboxd migrate --plan\n  outboxd migrate --topics orders:12,payments:6\n  \
         outboxd migrate --roles --writer shop --relay outboxd --apply")]
     Migrate(Migrate),
+    /// Tell whether it will work, and what is promised; changes nothing
+    #[command(
+        after_help = "Examples:\n  outboxd check\n  outboxd check --json\n  outboxd check --offline      look at the configuration alone"
+    )]
+    Check {
+        /// Look at the configuration alone
+        #[arg(long)]
+        offline: bool,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Tell where the outbox stands
     #[command(after_help = "Examples:\n  outboxd status\n  outboxd status --watch\n  outboxd status --json")]
     Status {
@@ -294,7 +306,10 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
     if let Command::Send(Send { url: Some(url), .. }) = &arguments.command {
         flags.push(("database.url".into(), url.clone()));
     }
-    let loaded = config::load(&Sources::of_process(arguments.config, flags))?;
+    let loaded = match (config::load(&Sources::of_process(arguments.config, flags)), &arguments.command) {
+        (Err(errors), Command::Check { json, .. }) => return Ok(commands::check_errors(&errors, json.format())),
+        (loaded, _) => loaded?,
+    };
     if let Command::Config(ConfigCommand::Show(json)) = arguments.command {
         return commands::config_show(&loaded, json.format());
     }
@@ -318,6 +333,7 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         }
         Command::Migrate(Migrate { plan: true, topics, .. }) => commands::plan(config, &topics).await,
         Command::Migrate(Migrate { topics, .. }) => commands::migrate(config, &topics).await,
+        Command::Check { offline, json } => Ok(commands::check(config, offline.into(), json.format()).await),
         Command::Status { watch: None, json } => commands::status(config, json.format()).await,
         Command::Status { watch: Some(every), json } => commands::watch_status(config, every, json.format()).await,
         Command::Send(send) => commands::send(config, send.into()).await,

@@ -7,6 +7,7 @@ use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, Fau
 
 mod adopt;
 mod assembly;
+mod check;
 mod config;
 mod healthcheck;
 mod migrate;
@@ -18,6 +19,7 @@ mod status;
 mod steer;
 
 pub use adopt::adopt_journal;
+pub use check::{Reach, check, check_errors};
 pub use config::config_show;
 pub use healthcheck::healthcheck;
 pub use migrate::{Apply, Roles, migrate, plan, roles};

@@ -34,6 +34,7 @@
 //!
 //! Dependencies point one way: `cli → commands → daemon → relay → {source, sink} → event, journal, cursor, fault`.
 
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;

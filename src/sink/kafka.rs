@@ -9,6 +9,7 @@
 
 mod admin;
 mod blocking;
+mod checkup;
 mod client;
 mod deliveries;
 mod ends;
@@ -36,8 +37,11 @@ use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
 pub use admin::{Created, Difference, TopicPlan, TopicState};
+pub use checkup::{ClusterFacts, TopicFacts};
 pub use history::KafkaHistory;
 pub use journal::Tail;
+pub use names::refusal;
+pub use native::rights::Operation;
 pub use publisher::{KafkaFenced, KafkaPublisher};
 pub use watch::{Place, Watch};
 

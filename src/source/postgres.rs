@@ -3,7 +3,7 @@
 //! Reading order: `settings` (what is configured), `connection` (one transaction at a time, fit for a pooler), `names` (quoting),
 //! `failure` (errors to faults), `table` (what the catalog says of the outbox); then the verbs: `standing` (look, claim, halt),
 //! `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and `migration`, `roles`, `desk`,
-//! `parked`, `steering`.
+//! `parked`, `steering`, `checkup`.
 //! Each file holds its SQL as constants at its top, with placeholders such as `{outbox}` that `names` fills in.
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::journal::Owner;
 use crate::sink::Fence;
 use crate::source::{ClaimNumber, Source, Standing};
 
+mod checkup;
 mod connection;
 mod desk;
 mod failure;
@@ -34,6 +35,9 @@ mod standing;
 mod steering;
 mod table;
 
+pub use checkup::{
+    Activity, Aside, Checkup, Fit, Index, Obstacle, Outbox, Policy, Right, Row, Sequence, Server as ServerFacts, Shape, TopicInUse,
+};
 pub use desk::{Figures, Insert, Inserted, OpenWriter};
 pub use fetch::PostgresReader;
 pub use mark::PostgresMarker;

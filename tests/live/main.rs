@@ -24,6 +24,7 @@ mod chaos_kafka;
 mod chaos_kill;
 mod chaos_postgres;
 mod chaos_storm;
+mod check;
 mod commands;
 mod disks;
 mod end_to_end;

@@ -103,10 +103,11 @@ fn assert_snapshot(name: &str, text: &str) {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["run"],
         &["migrate"],
+        &["check"],
         &["status"],
         &["send"],
         &["parked"],
@@ -194,6 +195,48 @@ fn everything_wrong_with_a_configuration_is_told_at_once() {
 }
 
 #[test]
+fn check_tells_everything_wrong_with_a_configuration_as_findings() {
+    let path = file(BROKEN);
+    let path = path.to_str().unwrap();
+    for reach in [&["check", "--json", "--config", path][..], &["check", "--json", "--offline", "--config", path]] {
+        let answer = outboxd_with(&[], reach);
+        let json: serde_json::Value = serde_json::from_str(&answer.expect(78).stdout).unwrap();
+        let findings = json["findings"].as_array().unwrap();
+        let told = outboxd_with(&[], &["status", "--config", path]).stderr.lines().count();
+        assert!(findings.len() == told && told > 5, "{json}");
+        assert!(
+            findings
+                .iter()
+                .all(|found| found["name"] == "configuration" && found["state"] == "failed" && found["remedy"].is_string())
+        );
+        assert!(findings.iter().any(|found| found["found"].as_str().unwrap().starts_with("OBX104: ")), "{json}");
+    }
+    assert!(outboxd_with(&[], &["check", "--config", path]).expect(78).stdout.contains("-> Did you mean relay.linger?"));
+}
+
+#[test]
+fn check_offline_looks_at_the_configuration_alone() {
+    let arguments =
+        ["check", "--offline", "--set", "kafka.delivery=at_least_once", "--set", "database.url=postgres://o@db.example/shop"];
+    let answer = outboxd(&arguments);
+    answer.expect(0);
+    assert!(answer.took < SECONDS && answer.stderr.is_empty(), "{:?} {}", answer.took, answer.stderr);
+    assert_snapshot("check-offline.txt", &answer.stdout);
+    let json: serde_json::Value = serde_json::from_str(&outboxd(&[&arguments[..], &["--json"]].concat()).expect(0).stdout).unwrap();
+    assert_snapshot("check-offline.json", &format!("{}\n", serde_json::to_string_pretty(&json).unwrap()));
+}
+
+#[test]
+fn check_tells_servers_that_are_not_there_as_findings() {
+    let answer = outboxd(&["check", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&answer.expect(69).stdout).unwrap();
+    let failed = json["findings"].as_array().unwrap().iter().filter(|found| found["state"] == "failed");
+    let failed: Vec<&str> = failed.map(|found| found["name"].as_str().unwrap()).collect();
+    assert_eq!(failed, ["database-reachable", "kafka-reachable"], "{json}");
+    assert!(json["guarantees"].as_array().unwrap().iter().all(|found| found["verdict"] != "holds"), "{json}");
+}
+
+#[test]
 fn a_configuration_that_is_not_there_ends_with_78() {
     outboxd_with(&[], &["status", "--config", "/no/such/file.toml"]).expect(78).says("OBX101: ").says("/no/such/file.toml");
     outboxd_with(&[("OUTBOXD_CONFIG", "/no/such/file.toml")], &["status"]).expect(78).says("/no/such/file.toml");
@@ -221,8 +264,9 @@ fn the_effective_configuration_is_told_with_its_origins() {
 const SESAME: &str = "open-sesame";
 
 /// Every command, in each of its forms.
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 12] = [
     &["run", "--once"],
+    &["check", "--json"],
     &["migrate"],
     &["migrate", "--plan"],
     &["migrate", "--roles"],

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use outboxd::check::{Name, Part, Promise};
 use outboxd::config::ErrorCode;
 use outboxd::fault::{Cause, Dependency, Fault, Halt, HaltCode};
 use outboxd::park::{Ailing, Unfit};
@@ -151,4 +152,32 @@ fn the_readme_shows_every_command() {
     for command in commands.iter().filter(|command| **command != "help") {
         assert!(readme.contains(&format!("| `outboxd {command}")), "the README has no row for {command}");
     }
+}
+
+/// The cells of the rows below a heading, up to the next one.
+fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let part = page.split("\n## ").find(|part| part.lines().next() == Some(heading)).unwrap_or_default();
+    let rows = part.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn every_finding_of_check_has_its_row_and_every_row_its_finding() {
+    let page = read("docs/check.md");
+    for part in Part::ALL {
+        let heading = part.as_str().replacen(part.as_str().chars().next().unwrap(), &part.as_str()[..1].to_uppercase(), 1);
+        let rows = rows(&page, &heading);
+        let described: Vec<String> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+        let names: Vec<&str> = Name::ALL.iter().filter(|name| name.part() == part).map(|name| name.as_str()).collect();
+        assert_eq!(described, names, "in the order in which they are told");
+        for row in &rows {
+            assert!(row.len() == 3 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+            assert!(
+                ["failed: ", "warning: ", "could not look: ", "never: "].iter().any(|state| row[1].starts_with(state)),
+                "{row:?}"
+            );
+        }
+    }
+    let promises: Vec<String> = rows(&page, "The guarantees").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    assert_eq!(promises, Promise::ALL.map(Promise::as_str));
 }

@@ -141,12 +141,23 @@ impl ProducerShape {
     }
 }
 
+/// The shape of a producer of which only the settings matter.
+const USUAL: ProducerShape =
+    ProducerShape { batch_bytes: 1_000_000, message_bytes: 1_000_000, retry_backoff: Duration::from_secs(1) };
+
 /// The producer of events and journal records.
 pub(super) type EventProducer = ThreadedProducer<Context>;
 
 /// A new producer; in exactly-once mode with the outbox's transactional id, which does nothing before it is initialised.
 pub(super) fn producer(settings: &Settings, shape: ProducerShape) -> Result<EventProducer, Fault> {
     let config = producer_config(settings, shape);
+    config.create_with_context(Context::new(settings)).map_err(|error| misconfigured(&error))
+}
+
+/// A producer like that of the relay with another transactional id: for a try that must not shut the relay out.
+pub(super) fn beside(settings: &Settings, transactional_id: &str) -> Result<EventProducer, Fault> {
+    let mut config = producer_config(settings, USUAL);
+    config.set("transactional.id", transactional_id);
     config.create_with_context(Context::new(settings)).map_err(|error| misconfigured(&error))
 }
 
@@ -290,8 +301,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), Fault> {
             "this build cannot authenticate itself to Kafka in the configured way: SCRAM and OAUTHBEARER need TLS",
         ));
     }
-    let shape = ProducerShape { batch_bytes: 1_000_000, message_bytes: 1_000_000, retry_backoff: Duration::from_secs(1) };
-    producer_config(settings, shape).create_native_config().map(drop).map_err(|error| misconfigured(&error))
+    producer_config(settings, USUAL).create_native_config().map(drop).map_err(|error| misconfigured(&error))
 }
 
 fn lacking(detail: &str) -> Fault {

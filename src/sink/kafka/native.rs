@@ -4,6 +4,8 @@
 //! `commit_transaction` poll in steps of 100 ms while another thread serves the queue: a commit takes 100 ms instead of 1.4 ms.
 #![allow(unsafe_code)]
 
+pub(super) mod rights;
+
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::time::Duration;

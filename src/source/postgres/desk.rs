@@ -6,6 +6,7 @@ use sqlx::types::Uuid;
 
 use super::Postgres;
 use sqlx::postgres::PgRow;
+use sqlx::postgres::types::Oid;
 
 use super::connection::{Work, statement};
 use super::fetch;
@@ -175,11 +176,17 @@ impl Postgres {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin().await?;
         let table = table::look_up(&mut work, &names, &self.settings).await?;
-        let rows = work.rows(statement(&names.sql(OPEN_WRITERS)).bind(table.oid)).await?;
+        let writers = open_writers(&mut work, &names, table.oid).await?;
         work.commit().await?;
-        let read = |row| Ok(OpenWriter { pid: get(row, 0, "pid")?, gid: get(row, 1, "gid")?, age: duration(get(row, 2, "age")?) });
-        rows.iter().map(read).collect()
+        Ok(writers)
     }
+}
+
+/// Transactions that keep numbers of this table open for more than a second.
+pub(super) async fn open_writers(work: &mut Work<'_>, names: &Names, table: Oid) -> Result<Vec<OpenWriter>, Fault> {
+    let rows = work.rows(statement(&names.sql(OPEN_WRITERS)).bind(table)).await?;
+    let read = |row| Ok(OpenWriter { pid: get(row, 0, "pid")?, gid: get(row, 1, "gid")?, age: duration(get(row, 2, "age")?) });
+    rows.iter().map(read).collect()
 }
 
 fn insert_statement(names: &Names, [key, payload, headers]: [Kind; 3], may_read: bool) -> String {

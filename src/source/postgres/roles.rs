@@ -17,13 +17,13 @@ const RELAY: &str = "GRANT USAGE ON SCHEMA {schema} TO {relay};\nGRANT SELECT, U
     GRANT SELECT, INSERT, UPDATE, DELETE ON {parked}, {held} TO {relay};\nGRANT SELECT, INSERT ON {audit} TO {relay};\n";
 const ON_SEQUENCE: &str = "GRANT SELECT ON SEQUENCE {sequence} TO {relay};\n";
 
-/// Each right that the relay needs and does not have. Names are given as text to be looked up without a right on the schema.
-const MISSING: &str = "SELECT needed.what || ' on ' || needed.name FROM (VALUES ($1, 'SELECT'), ($1, 'DELETE'), \
-        ($3, 'SELECT'), ($3, 'UPDATE'), ($4, 'SELECT'), ($4, 'INSERT'), ($4, 'DELETE'), ($5, 'SELECT'), ($5, 'INSERT'), ($5, 'UPDATE'), \
-        ($6, 'SELECT'), ($6, 'INSERT'), ($6, 'UPDATE'), ($6, 'DELETE'), ($7, 'SELECT'), ($7, 'INSERT'), ($7, 'UPDATE'), ($7, 'DELETE'), \
-        ($8, 'INSERT')) AS needed (name, what) WHERE NOT has_table_privilege(needed.name, needed.what) \
-    UNION ALL SELECT 'UPDATE (sent_at) on ' || $1 WHERE NOT has_column_privilege($1, 'sent_at', 'UPDATE') \
-    UNION ALL SELECT 'SELECT on sequence ' || $2 WHERE NOT has_sequence_privilege($2, 'SELECT')";
+/// Each right that the relay needs, and whether it has it. Names are given as text to be looked up without a right on the schema.
+const NEEDED: &str = "SELECT needed.what || ' on ' || needed.name, has_table_privilege(needed.name, needed.what) FROM (VALUES \
+        ($1, 'SELECT'), ($1, 'DELETE'), ($3, 'SELECT'), ($3, 'UPDATE'), ($4, 'SELECT'), ($4, 'INSERT'), ($4, 'DELETE'), \
+        ($5, 'SELECT'), ($5, 'INSERT'), ($5, 'UPDATE'), ($6, 'SELECT'), ($6, 'INSERT'), ($6, 'UPDATE'), ($6, 'DELETE'), \
+        ($7, 'SELECT'), ($7, 'INSERT'), ($7, 'UPDATE'), ($7, 'DELETE'), ($8, 'INSERT')) AS needed (name, what) \
+    UNION ALL SELECT 'UPDATE (sent_at) on ' || $1, has_column_privilege($1, 'sent_at', 'UPDATE') \
+    UNION ALL SELECT 'SELECT on sequence ' || $2, has_sequence_privilege($2, 'SELECT') WHERE $2 IS NOT NULL";
 
 /// Who is to have the rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,18 @@ fn grants(names: &Names, table: &Table, roles: &Roles) -> String {
 
 /// Names every right that is missing.
 pub(super) async fn check(link: &mut Link, names: &Names, table: &Table) -> Result<(), Fault> {
+    let needed = needed(link, names, table).await?;
+    let missing: Vec<String> = needed.into_iter().filter(|(_, had)| !had).map(|(what, _)| what).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::Refused { detail: format!("the relay's role lacks {}", missing.join(", ")), remedy: GRANT.into() })
+}
+
+/// Every right that the relay needs, and whether our role has it.
+pub(super) async fn needed(link: &mut Link, names: &Names, table: &Table) -> Result<Vec<(String, bool)>, Fault> {
     let sequence = table.sequence.as_ref().map(|sequence| sequence.name.clone());
-    let query = statement(&names.sql(MISSING))
+    let query = statement(&names.sql(NEEDED))
         .bind(names.in_schema(&names.table))
         .bind(sequence)
         .bind(names.in_schema("outboxd_state"))
@@ -77,9 +87,5 @@ pub(super) async fn check(link: &mut Link, names: &Names, table: &Table) -> Resu
     let mut work = link.begin().await?;
     let rows = work.rows(query).await?;
     work.commit().await?;
-    let missing: Vec<String> = rows.iter().map(|row| get(row, 0, "what")).collect::<Result<_, _>>()?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Fault::Refused { detail: format!("the relay's role lacks {}", missing.join(", ")), remedy: GRANT.into() })
+    rows.iter().map(|row| Ok((get(row, 0, "what")?, get(row, 1, "had")?))).collect()
 }

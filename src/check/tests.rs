@@ -1,0 +1,472 @@
+//! Each finding by the facts that lead to it, and the promises by the findings. No servers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Brokers, DatabaseTls, Host, Mark, OnPoison, Order, Security, TopicPatterns};
+use crate::fault::{Halt, HaltCode};
+use crate::journal::DatabaseIdentity;
+use crate::sink::kafka::{Operation, TopicFacts, TopicState};
+use crate::source::postgres::{
+    Acceptance, Activity, Aside, Fit, Index, Obstacle, OpenWriter, Outbox, Policy, Right, Row, Sequence, ServerFacts, Shape,
+    TopicInUse,
+};
+
+const JOURNAL: &str = "outboxd.shop.journal";
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.outbox.name = "shop".into();
+    config
+}
+
+fn server() -> ServerFacts {
+    ServerFacts {
+        version: 180_001,
+        in_recovery: false,
+        read_only: false,
+        fsync: true,
+        full_page_writes: true,
+        synchronous_commit: "on".into(),
+        autovacuum: true,
+        ahead_us: -200_000,
+    }
+}
+
+fn shape() -> Shape {
+    Shape {
+        kind: "r".into(),
+        logged: true,
+        inherits: false,
+        subscribed: false,
+        autovacuum_off: false,
+        always: true,
+        sequence: Some(Sequence { increment: 1, cache: 1, cycles: false }),
+        triggers: Vec::new(),
+        rules: Vec::new(),
+        policies: None,
+        indexes: vec![Index { name: "outbox_unsent".into(), valid: true, condition: Some("(sent_at IS NULL)".into()) }],
+    }
+}
+
+fn outbox() -> Outbox {
+    let (address, system) = ("127.0.0.1:5432/shop".to_owned(), "1".to_owned());
+    Outbox {
+        table: "public.outbox".into(),
+        schema: Ok(()),
+        fit: Ok(Fit { payload_is_jsonb: false, allows_cursor: true }),
+        rights: Ok(vec![Right { what: "SELECT on outbox".into(), had: true }]),
+        shape: Ok(shape()),
+        activity: Ok(Activity { inserted: 5_000, updated: 5_000, deleted: 4_900, seconds: Some(1_000.0), applied: 9 }),
+        writers: Ok(Vec::new()),
+        row: Ok(Some(Row {
+            table: "outbox".into(),
+            delivery: "exactly_once".into(),
+            halted: None,
+            paused: None,
+            owner: Some("one".into()),
+            pins: vec![("orders".into(), 3)],
+        })),
+        acceptance: Ok(Acceptance {
+            address: address.clone(),
+            database: DatabaseIdentity { system: system.clone(), timeline: 1 },
+            addresses: vec![address],
+            systems: vec![system],
+        }),
+        aside: Ok(Aside { parked: 0, held: Vec::new() }),
+        neighbours: Ok(Vec::new()),
+        topics: Ok(Vec::new()),
+    }
+}
+
+fn topic(name: &str, partitions: i32) -> TopicFacts {
+    let settings = [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", "-1"),
+        ("retention.bytes", "-1"),
+        ("max.message.bytes", "1048588"),
+        ("min.insync.replicas", "2"),
+        ("unclean.leader.election.enable", "false"),
+        ("message.timestamp.type", "CreateTime"),
+        ("message.timestamp.before.max.ms", "9223372036854775807"),
+        ("message.timestamp.after.max.ms", "3600000"),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let rights = [Operation::Read, Operation::Write, Operation::Describe, Operation::Delete].into();
+    let state = TopicState { name: name.into(), partitions, replicas: 3, settings, ..TopicState::default() };
+    TopicFacts { name: name.into(), state: Some(state), rights: Some(rights), hidden: false }
+}
+
+fn cluster() -> ClusterFacts {
+    let settings = [
+        ("transaction.max.timeout.ms", "900000"),
+        ("transaction.state.log.replication.factor", "3"),
+        ("transaction.state.log.min.isr", "2"),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    ClusterFacts { brokers: 3, settings, topics: vec![topic("orders", 3), topic(JOURNAL, 1)], transactions: Some(Ok(())) }
+}
+
+/// All that can be looked at, and the configuration.
+struct World {
+    config: Config,
+    server: ServerFacts,
+    outbox: Outbox,
+    cluster: ClusterFacts,
+    agreement: Result<(), Fault>,
+}
+
+impl World {
+    fn sound() -> World {
+        World { config: config(), server: server(), outbox: outbox(), cluster: cluster(), agreement: Ok(()) }
+    }
+
+    fn shape(&mut self) -> &mut Shape {
+        self.outbox.shape.as_mut().expect("the shape is known")
+    }
+
+    fn row(&mut self) -> &mut Row {
+        self.outbox.row.as_mut().expect("the row is known").as_mut().expect("there is a row")
+    }
+
+    fn set(&mut self, topic: &str, setting: &str, value: &str) {
+        self.state(topic).settings.insert(setting.into(), value.into());
+    }
+
+    fn state(&mut self, topic: &str) -> &mut TopicState {
+        self.topic(topic).state.as_mut().expect("the topic is there")
+    }
+
+    fn topic(&mut self, topic: &str) -> &mut TopicFacts {
+        self.cluster.topics.iter_mut().find(|found| found.name == topic).expect("the topic is known")
+    }
+
+    fn report(self) -> Report {
+        let settings = vec![("max.message.bytes", "1048588".to_owned())];
+        let plan = TopicPlan { name: JOURNAL.into(), partitions: 1, replicas: 3, settings };
+        let seen = Seen {
+            database: Some(Ok(Checkup { server: self.server, outbox: Ok(self.outbox) })),
+            cluster: Some(Ok(self.cluster)),
+            journal: Some(plan),
+            agreement: Some(self.agreement),
+        };
+        Report::new(&self.config, &seen)
+    }
+}
+
+fn not_ok(report: &Report) -> Vec<(Name, State)> {
+    let findings = report.findings.iter().filter(|finding| finding.state != State::Ok);
+    findings.map(|finding| (finding.name, finding.state)).collect()
+}
+
+fn verdict(report: &Report, promise: Promise) -> Verdict {
+    report.guarantees.iter().find(|found| found.promise == promise).expect("each promise is judged").verdict
+}
+
+#[test]
+fn all_is_ok_and_every_promise_holds_when_nothing_is_wrong() {
+    let report = World::sound().report();
+    assert_eq!(not_ok(&report), []);
+    assert_eq!(report.exit_code(), 0);
+    assert!(report.guarantees.iter().all(|guarantee| guarantee.verdict == Verdict::Holds && guarantee.because.is_empty()));
+    let told: BTreeSet<Name> = report.findings.iter().map(|finding| finding.name).collect();
+    assert_eq!(told, Name::ALL.iter().copied().collect(), "every name is told");
+    assert!(report.findings.iter().all(|finding| finding.remedy.is_none()), "nothing is to be done where all is well");
+}
+
+type Plant = fn(&mut World);
+
+const WARNING: State = State::Warning;
+const FAILED: State = State::Failed(EXIT_FAILED);
+const MISCONFIGURED: State = State::Failed(EXIT_CONFIG);
+const REFUSED: State = State::Failed(EXIT_REFUSED);
+const UNREACHABLE: State = State::Failed(EXIT_UNREACHABLE);
+
+fn obstacle() -> Obstacle {
+    Obstacle { name: "swallower".into(), on_mark: true, on_delete: false }
+}
+
+fn policy(command: &str, permissive: bool, lets_all: bool) -> Policy {
+    Policy { name: "some".into(), command: command.into(), permissive, lets_all }
+}
+
+fn writer(gid: Option<&str>, age: Option<Duration>) -> OpenWriter {
+    OpenWriter { pid: gid.is_none().then_some(42), gid: gid.map(str::to_owned), age }
+}
+
+/// What is planted in a sound world, and all that must be said of it.
+const DATABASE: &[(Plant, &[(Name, State)])] = &[
+    (|w| w.config.outbox.on_poison = OnPoison::ParkEvent, &[(Name::Poison, WARNING)]),
+    (|w| w.config.outbox.order = Order::None, &[(Name::Order, WARNING)]),
+    (|w| w.server.version = 140_009, &[(Name::DatabaseVersion, MISCONFIGURED)]),
+    (|w| w.server.version = 190_000, &[(Name::DatabaseVersion, WARNING)]),
+    (|w| w.server.in_recovery = true, &[(Name::DatabasePrimary, UNREACHABLE)]),
+    (|w| w.server.read_only = true, &[(Name::DatabasePrimary, UNREACHABLE)]),
+    (|w| w.server.fsync = false, &[(Name::Fsync, FAILED)]),
+    (|w| w.server.full_page_writes = false, &[(Name::FullPageWrites, WARNING)]),
+    (|w| w.server.synchronous_commit = "off".into(), &[(Name::SynchronousCommit, WARNING)]),
+    (|w| w.server.ahead_us = -6_000_000, &[(Name::Clock, WARNING)]),
+    (|w| w.server.autovacuum = false, &[(Name::Autovacuum, WARNING)]),
+    (|w| w.shape().autovacuum_off = true, &[(Name::Autovacuum, WARNING)]),
+    (|w| w.shape().kind = "f".into(), &[(Name::Table, MISCONFIGURED)]),
+    (|w| w.shape().logged = false, &[(Name::TableLogged, FAILED)]),
+    (|w| w.shape().inherits = true, &[(Name::TableInheritance, WARNING)]),
+    (|w| w.shape().subscribed = true, &[(Name::TableSubscription, WARNING)]),
+    (
+        |w| w.outbox.fit = Ok(Fit { payload_is_jsonb: true, allows_cursor: false }),
+        &[(Name::Payload, WARNING), (Name::FetchForm, WARNING)],
+    ),
+    (|w| w.shape().sequence = None, &[(Name::Sequence, MISCONFIGURED)]),
+    (|w| w.shape().sequence = Some(Sequence { increment: 1, cache: 1, cycles: true }), &[(Name::Sequence, WARNING)]),
+    (|w| w.shape().sequence = Some(Sequence { increment: 2, cache: 1, cycles: false }), &[(Name::Sequence, MISCONFIGURED)]),
+    (|w| w.shape().policies = Some(Vec::new()), &[(Name::RowSecurity, FAILED)]),
+    (|w| w.shape().policies = Some(vec![policy("r", true, true)]), &[(Name::RowSecurity, FAILED)]),
+    (|w| w.shape().policies = Some(vec![policy("*", true, false)]), &[(Name::RowSecurity, WARNING)]),
+    (|w| w.shape().policies = Some(vec![policy("*", true, true), policy("w", false, false)]), &[(Name::RowSecurity, WARNING)]),
+    (|w| w.shape().policies = Some(vec![policy("*", true, true)]), &[]),
+    (|w| w.shape().triggers = vec![obstacle()], &[(Name::Triggers, WARNING)]),
+    (|w| w.shape().rules = vec![obstacle()], &[(Name::Rules, WARNING)]),
+    (
+        |w| {
+            w.config.outbox.mark = Mark::Delete;
+            w.shape().triggers = vec![obstacle()];
+        },
+        &[],
+    ),
+    (|w| w.shape().indexes.clear(), &[(Name::UnsentIndex, WARNING)]),
+    (|w| w.shape().indexes[0].valid = false, &[(Name::UnsentIndex, WARNING)]),
+    (|w| w.shape().indexes[0].condition = None, &[(Name::UnsentIndex, WARNING)]),
+    (
+        |w| w.outbox.activity = Ok(Activity { inserted: 50, updated: 0, deleted: 50, seconds: None, applied: 0 }),
+        &[(Name::InsertAndDelete, WARNING)],
+    ),
+    (|w| w.outbox.writers = Ok(vec![writer(Some("gid"), Some(Duration::from_secs(2)))]), &[(Name::OpenTransactions, WARNING)]),
+    (|w| w.outbox.writers = Ok(vec![writer(None, Some(Duration::from_secs(61)))]), &[(Name::OpenTransactions, WARNING)]),
+    (|w| w.outbox.writers = Ok(vec![writer(None, Some(Duration::from_secs(5)))]), &[]),
+    (|w| w.outbox.writers = Ok(vec![writer(None, None)]), &[(Name::OpenTransactions, State::Unseen)]),
+    (|w| w.outbox.rights = Ok(vec![Right { what: "x".into(), had: false }]), &[(Name::DatabaseRight, REFUSED)]),
+    (|w| w.outbox.row = Ok(None), &[(Name::Outbox, MISCONFIGURED), (Name::Topics, State::Unseen)]),
+    (|w| w.row().table = "other".into(), &[(Name::Outbox, MISCONFIGURED)]),
+    (|w| w.row().delivery = "at_least_once".into(), &[(Name::OutboxDelivery, MISCONFIGURED)]),
+    (|w| w.row().halted = Some(("old-primary".into(), "timeline".into())), &[(Name::Halted, FAILED)]),
+    (|w| w.row().paused = Some(("anna".into(), "moving".into())), &[(Name::Paused, WARNING)]),
+    (|w| w.outbox.acceptance.as_mut().expect("known").systems.clear(), &[(Name::Identity, FAILED)]),
+    (|w| w.outbox.aside = Ok(Aside { parked: 2, held: vec!["gone".into()] }), &[(Name::Parked, WARNING), (Name::Held, WARNING)]),
+];
+
+const KAFKA: &[(Plant, &[(Name, State)])] = &[
+    (|w| w.cluster.brokers = 1, &[(Name::Brokers, WARNING)]),
+    (|w| w.cluster.brokers = 2, &[(Name::Brokers, WARNING)]),
+    (|w| w.cluster.transactions = Some(Err(Fault::kafka("init", ""))), &[(Name::Transactions, UNREACHABLE)]),
+    (|w| w.config.kafka.transaction_timeout = Duration::from_secs(901), &[(Name::TransactionTimeout, MISCONFIGURED)]),
+    (
+        |w| {
+            w.cluster.settings.clear();
+        },
+        &[(Name::TransactionLog, State::Unseen)],
+    ),
+    (
+        |w| {
+            w.cluster.settings.insert("transaction.state.log.min.isr".into(), "1".into());
+        },
+        &[(Name::TransactionLog, WARNING)],
+    ),
+    (|w| w.topic(JOURNAL).state = None, &[(Name::Journal, MISCONFIGURED)]),
+    (
+        |w| {
+            w.topic(JOURNAL).state = None;
+            w.topic(JOURNAL).hidden = true;
+        },
+        &[(Name::Journal, REFUSED)],
+    ),
+    (|w| w.state(JOURNAL).partitions = 2, &[(Name::JournalPartitions, MISCONFIGURED)]),
+    (|w| w.set(JOURNAL, "cleanup.policy", "compact"), &[(Name::JournalCleanup, MISCONFIGURED)]),
+    (|w| w.set(JOURNAL, "retention.bytes", "1000"), &[(Name::JournalRetention, WARNING)]),
+    (|w| w.set(JOURNAL, "max.message.bytes", "1000"), &[(Name::JournalRecordSize, WARNING)]),
+    (|w| w.state(JOURNAL).replicas = 2, &[(Name::JournalReplicas, WARNING)]),
+    (|w| w.set(JOURNAL, "min.insync.replicas", "1"), &[(Name::JournalInSync, WARNING)]),
+    (|w| w.set(JOURNAL, "min.insync.replicas", "4"), &[(Name::JournalInSync, FAILED)]),
+    (|w| w.set(JOURNAL, "unclean.leader.election.enable", "true"), &[(Name::JournalElection, WARNING)]),
+    (|w| w.topic(JOURNAL).rights = None, &[(Name::JournalRights, State::Unseen), (Name::JournalTrim, State::Unseen)]),
+    (
+        |w| {
+            w.topic(JOURNAL).rights.as_mut().expect("known").remove(&Operation::Delete);
+        },
+        &[(Name::JournalTrim, WARNING)],
+    ),
+    (
+        |w| {
+            w.topic(JOURNAL).rights.as_mut().expect("known").remove(&Operation::Read);
+        },
+        &[(Name::JournalRights, REFUSED)],
+    ),
+    (|w| w.agreement = Err(Halt::new(HaltCode::KafkaBehind, "").into()), &[(Name::JournalAgrees, FAILED)]),
+    (|w| w.topic("orders").state = None, &[(Name::Topic, FAILED)]),
+    (|w| w.state("orders").partitions = 2, &[(Name::TopicPartitions, FAILED)]),
+    (|w| w.state("orders").partitions = 4, &[(Name::TopicPartitions, WARNING)]),
+    (|w| w.state("orders").replicas = 1, &[(Name::TopicReplicas, WARNING), (Name::TopicInSync, FAILED)]),
+    (|w| w.set("orders", "unclean.leader.election.enable", "true"), &[(Name::TopicElection, WARNING)]),
+    (|w| w.set("orders", "cleanup.policy", "compact,delete"), &[(Name::TopicCleanup, WARNING)]),
+    (|w| w.set("orders", "max.message.bytes", "999"), &[(Name::TopicRecordSize, WARNING)]),
+    (|w| w.set("orders", "message.timestamp.after.max.ms", "10"), &[(Name::TopicTimestamps, WARNING)]),
+    (
+        |w| {
+            w.set("orders", "message.timestamp.type", "LogAppendTime");
+            w.set("orders", "message.timestamp.after.max.ms", "10");
+        },
+        &[],
+    ),
+    (
+        |w| {
+            w.topic("orders").rights.as_mut().expect("known").remove(&Operation::Write);
+        },
+        &[(Name::TopicRights, REFUSED)],
+    ),
+];
+
+#[test]
+fn each_fault_is_named_and_nothing_else_is() {
+    for (place, (plant, expected)) in DATABASE.iter().chain(KAFKA).enumerate() {
+        let mut world = World::sound();
+        plant(&mut world);
+        let report = world.report();
+        assert_eq!(not_ok(&report), **expected, "case {place}");
+        for finding in report.findings.iter().filter(|finding| finding.state != State::Ok) {
+            assert!(finding.remedy.as_ref().is_some_and(|remedy| !remedy.is_empty()), "{finding:?} has no remedy");
+        }
+        let worst = expected.iter().map(|(_, state)| if let State::Failed(code) = state { *code } else { 0 }).max();
+        assert_eq!(report.exit_code(), worst.unwrap_or(0), "case {place}");
+    }
+}
+
+#[test]
+fn promises_fall_with_what_they_rest_on() {
+    use Promise::{CopiesDetected, ExactlyOnce, NoLoss, OrderPerKey, WritersNeverWait};
+    use Verdict::{DoesNotHold, Holds, HoldsIf};
+    let cases: [(Plant, [Verdict; 5]); 7] = [
+        (|w| w.server.fsync = false, [DoesNotHold, Holds, DoesNotHold, Holds, Holds]),
+        (|w| w.config.outbox.order = Order::None, [Holds, DoesNotHold, Holds, Holds, Holds]),
+        (|w| w.shape().policies = Some(Vec::new()), [HoldsIf, Holds, DoesNotHold, Holds, Holds]),
+        (|w| w.shape().triggers = vec![obstacle()], [HoldsIf, Holds, HoldsIf, HoldsIf, Holds]),
+        (|w| w.outbox.acceptance.as_mut().expect("known").systems.clear(), [HoldsIf, Holds, Holds, Holds, DoesNotHold]),
+        (|w| w.state("orders").partitions = 4, [Holds, HoldsIf, Holds, Holds, Holds]),
+        (|w| w.topic(JOURNAL).rights = None, [HoldsIf, Holds, Holds, Holds, Holds]),
+    ];
+    for (place, (plant, expected)) in cases.into_iter().enumerate() {
+        let mut world = World::sound();
+        plant(&mut world);
+        let report = world.report();
+        let found = [ExactlyOnce, OrderPerKey, NoLoss, WritersNeverWait, CopiesDetected].map(|promise| verdict(&report, promise));
+        assert_eq!(found, expected, "case {place}");
+    }
+}
+
+#[test]
+fn at_least_once_gives_up_two_promises_and_misses_no_journal() {
+    let mut world = World::sound();
+    world.config.kafka.delivery = Delivery::AtLeastOnce;
+    world.row().delivery = "at_least_once".into();
+    let report = world.report();
+    assert_eq!(not_ok(&report), [(Name::Delivery, WARNING)]);
+    assert!(!report.findings.iter().any(|finding| finding.name.needs_journal()));
+    let found = Promise::ALL.map(|promise| verdict(&report, promise));
+    assert_eq!(found, [Verdict::DoesNotHold, Verdict::DoesNotHold, Verdict::Holds, Verdict::Holds, Verdict::HoldsIf]);
+}
+
+#[test]
+fn what_was_not_looked_at_is_not_promised() {
+    let report = Report::new(&config(), &Seen::default());
+    assert!(report.findings.iter().all(|finding| finding.name.part() == Part::Configuration), "{:?}", report.findings);
+    assert_eq!((not_ok(&report), report.exit_code()), (vec![], 0));
+    for guarantee in &report.guarantees {
+        assert_eq!(guarantee.verdict, Verdict::HoldsIf, "{guarantee:?}");
+        assert!(guarantee.because.iter().all(|reason| reason.state == NOT_LOOKED));
+    }
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_one_finding_with_its_exit_code() {
+    let refused = Fault::Refused { detail: "no such role".into(), remedy: "correct it".into() };
+    let seen = |database, cluster| Seen { database: Some(Err(database)), cluster: Some(Err(cluster)), ..Seen::default() };
+    for (database, cluster, expected) in [
+        (Fault::database("connection", ""), Fault::kafka("unreachable", ""), [UNREACHABLE, UNREACHABLE]),
+        (refused, Fault::kafka("authentication", ""), [REFUSED, REFUSED]),
+    ] {
+        let report = Report::new(&config(), &seen(database, cluster));
+        assert_eq!(not_ok(&report), [(Name::DatabaseReachable, expected[0]), (Name::KafkaReachable, expected[1])]);
+    }
+}
+
+#[test]
+fn a_missing_right_is_no_failure_of_what_it_hides() {
+    let refused = || Fault::Refused { detail: "permission denied".into(), remedy: "grant".into() };
+    let mut world = World::sound();
+    world.outbox.row = Err(refused());
+    world.outbox.aside = Err(refused());
+    world.outbox.shape = Err(refused());
+    let report = world.report();
+    assert_eq!(report.exit_code(), 0, "{:?}", not_ok(&report));
+    assert!(not_ok(&report).iter().all(|(_, state)| *state == State::Unseen) && not_ok(&report).len() > 6);
+    assert_eq!(verdict(&report, Promise::NoLoss), Verdict::HoldsIf);
+}
+
+#[test]
+fn far_hosts_are_told_from_near_ones() {
+    let with = |host: &str, tls, brokers: &str, security| {
+        let mut config = config();
+        config.database.url.address.host = Host::Name(host.into());
+        (config.database.tls, config.kafka.security) = (tls, security);
+        config.kafka.brokers = Brokers(vec!["localhost:9092".into(), brokers.into()]);
+        not_ok(&Report::new(&config, &Seen::default())).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let (near, far) = ("::1", "db.example");
+    assert_eq!(with(near, DatabaseTls::Prefer, "[::1]:9092", Security::Plaintext), []);
+    assert_eq!(with(far, DatabaseTls::Prefer, "k.example:9092", Security::SaslPlaintext), [Name::DatabaseTls, Name::KafkaTls]);
+    assert_eq!(with(far, DatabaseTls::Require, "k.example:9092", Security::Ssl), []);
+}
+
+#[test]
+fn topics_are_those_published_to_waiting_or_named() {
+    let mut world = World::sound();
+    world.config.kafka.allow_topics = TopicPatterns(["orders", "wait*", "later", "__x"].map(str::to_owned).into());
+    world.outbox.topics = Ok(["waiting", "forbidden"].map(|topic| TopicInUse { topic: topic.into(), without_key: true }).into());
+    let checkup = Checkup { server: world.server, outbox: Ok(world.outbox) };
+    let found = wanted(&world.config, Some(&checkup));
+    let shown: Vec<_> = found.iter().map(|topic| (topic.name.as_str(), topic.pinned, topic.in_use, topic.without_key)).collect();
+    assert_eq!(shown, [("later", None, false, false), ("orders", Some(3), true, false), ("waiting", None, true, true)]);
+}
+
+#[test]
+fn the_journal_grows_as_the_table_did() {
+    let told = |inserted| {
+        let mut world = World::sound();
+        world.outbox.activity = Ok(Activity { inserted, updated: inserted, deleted: 0, seconds: Some(1_000.0), applied: 1 });
+        let report = world.report();
+        report.findings.iter().find(|finding| finding.name == Name::JournalGrowth).expect("it is told").found.clone()
+    };
+    assert!(told(50_000).starts_with("at 50.0 events a second (the table's rate so far) about 57.7 MiB a day"), "{}", told(50_000));
+    assert!(told(10).starts_with("at 1000.0 events a second (an example) about 1.1 GiB a day"), "{}", told(10));
+}
+
+#[test]
+fn the_text_has_a_line_for_each_finding_and_the_json_has_the_same() {
+    let mut world = World::sound();
+    world.server.fsync = false;
+    world.row().halted = Some(("old-primary".into(), "a\n  ok   fake".into()));
+    let report = world.report();
+    let (text, json) = (report.text(), report.json());
+    assert!(text.contains("  failed          fsync                 off: a crash"), "{text}");
+    assert!(text.contains("because of: fsync\n") && text.contains("it is halted, old-primary: a ok fake"), "{text}");
+    let lines = text.lines().filter(|line| line.starts_with("  ok  ") || line.starts_with("  failed  ")).count();
+    assert_eq!(lines, report.findings.len(), "{text}");
+    let finding = json["findings"].as_array().expect("a list").iter().find(|finding| finding["name"] == "fsync").expect("told");
+    assert_eq!(
+        (&finding["part"], &finding["state"], &finding["about"]),
+        (&"database".into(), &"failed".into(), &serde_json::Value::Null)
+    );
+    assert_eq!((json["exit_code"].as_u64(), json["outbox"].as_str()), (Some(1), Some("shop")));
+    let verdict = &json["guarantees"][0];
+    assert_eq!((&verdict["name"], &verdict["verdict"]), (&"exactly-once".into(), &"does_not_hold".into()));
+    assert_eq!(verdict["because"][0], serde_json::json!({ "finding": "fsync", "state": "failed", "verdict": "does_not_hold" }));
+}
