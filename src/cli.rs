@@ -164,7 +164,7 @@ enum ParkedCommand {
     #[command(after_help = "Examples:\n  outboxd parked show 3f0c1f6e-7a51-4c06-9d2e-b1a0c3a9f4d1")]
     Show {
         /// Identity of the event
-        id: Uuid,
+        id: String,
         #[command(flatten)]
         json: Json,
     },
@@ -193,7 +193,7 @@ struct Chosen {
 struct Decide {
     /// Identities of events
     #[arg(value_name = "ID")]
-    ids: Vec<Uuid>,
+    ids: Vec<String>,
     #[command(flatten)]
     chosen: Chosen,
     /// All of them
@@ -356,7 +356,7 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
 async fn run_parked(config: &Config, command: ParkedCommand) -> Result<u8, Failure> {
     match command {
         ParkedCommand::List { chosen, json } => commands::parked_list(config, &chosen.with(Vec::new()), json.format()).await,
-        ParkedCommand::Show { id, json } => commands::parked_show(config, id, json.format()).await,
+        ParkedCommand::Show { id, json } => commands::parked_show(config, &id, json.format()).await,
         ParkedCommand::Retry(decide) => commands::parked_decide(config, &decide.to(Decision::Retry)).await,
         ParkedCommand::Discard(decide) if decide.reason.trim().is_empty() && !decide.dry_run => {
             eprintln!("error: a discarded event is never published: say why with --reason");
@@ -367,7 +367,7 @@ async fn run_parked(config: &Config, command: ParkedCommand) -> Result<u8, Failu
 }
 
 impl Chosen {
-    fn with(self, ids: Vec<Uuid>) -> postgres::Chosen {
+    fn with(self, ids: Vec<String>) -> postgres::Chosen {
         postgres::Chosen { ids, code: self.code, topic: self.topic }
     }
 }

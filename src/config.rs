@@ -7,6 +7,7 @@
 //! remains is a [`Config`] of plain types, whose sections go to the parts of the program they belong to,
 //! and a list of [`Setting`]s that says where each value came from.
 
+mod columns;
 mod draft;
 mod error;
 mod files;
@@ -31,6 +32,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use columns::{Column, Columns};
 pub use error::{ConfigError, ConfigErrors, ErrorCode};
 pub use names::{Brokers, TableName, TopicPattern, TopicPatterns};
 pub use origin::Origin;
@@ -116,6 +118,8 @@ pub struct Outbox {
     pub on_poison: OnPoison,
     /// The header `source` of events whose row has none.
     pub source: Option<String>,
+    /// What the columns are called in a table of one's own.
+    pub columns: Columns,
 }
 
 /// Where the events go.
@@ -235,6 +239,7 @@ impl Default for Outbox {
             order: Order::Key,
             on_poison: OnPoison::ParkKey,
             source: None,
+            columns: Columns::default(),
         }
     }
 }

@@ -7,13 +7,17 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
+mod id;
+
+pub use id::{EventId, Fingerprint, Identity};
+
 /// One row of the outbox table, borrowed from wherever it lies at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// Position in the table; larger is later.
     pub seq: i64,
-    /// Identity, unique for ever; the record header `id`.
-    pub id: Uuid,
+    /// Identity; its text is the record header `id`.
+    pub id: EventId<'a>,
     /// Topic as the service wrote it, before a configured prefix or suffix.
     pub topic: &'a str,
     /// Decides order and partition; `None`: no order.
@@ -26,8 +30,8 @@ pub struct Event<'a> {
     pub payload: Option<&'a [u8]>,
     /// JSON object of further headers.
     pub headers: Option<&'a [u8]>,
-    /// When the service inserted it, microseconds since 1970 (UTC).
-    pub created_at_us: i64,
+    /// When the service inserted it, microseconds since 1970 (UTC); `None`: the table does not tell.
+    pub created_at_us: Option<i64>,
 }
 
 impl Event<'_> {
@@ -39,19 +43,7 @@ impl Event<'_> {
 
     /// What the journal remembers of this event beside its `seq`.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(self.id)
-    }
-}
-
-/// Eight bytes that tell an event from another one that got the same `seq` after a failover: the two halves of its uuid, XORed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint(pub u64);
-
-impl Fingerprint {
-    /// The fingerprint of an event id.
-    pub fn of(id: Uuid) -> Self {
-        let (high, low) = id.as_u64_pair();
-        Self(high ^ low)
+        self.id.fingerprint()
     }
 }
 
@@ -87,8 +79,8 @@ pub struct Batch {
 #[derive(Debug)]
 struct Row {
     seq: i64,
-    id: Uuid,
-    created_at_us: i64,
+    id: RowId,
+    created_at_us: Option<i64>,
     start: usize,
     topic: u32,
     key: u32,
@@ -96,6 +88,16 @@ struct Row {
     source: u32,
     payload: u32,
     headers: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum RowId {
+    Uuid(Uuid),
+    /// The text stands before the other bytes of its row.
+    Text {
+        length: u32,
+        fingerprint: Fingerprint,
+    },
 }
 
 /// Length that stands for NULL; no column of one gigabyte or less reaches it.
@@ -131,7 +133,8 @@ impl Batch {
     /// The event at `position` (0-based).
     pub fn event(&self, position: usize) -> Event<'_> {
         let row = &self.rows[position];
-        let mut at = row.start;
+        let id = self.id(row);
+        let mut at = row.start + row.id.length();
         let mut next = |length: u32| {
             (length != NULL).then(|| {
                 let from = at;
@@ -142,7 +145,7 @@ impl Batch {
         let (key, kind, source) = (next(row.key), next(row.kind), next(row.source));
         Event {
             seq: row.seq,
-            id: row.id,
+            id,
             topic: &self.topics[row.topic as usize],
             key,
             kind: text(kind.unwrap_or_default()),
@@ -194,13 +197,31 @@ impl Batch {
     }
 
     /// `id` of every event, in the order of [`Batch::seqs`].
-    pub fn ids(&self) -> impl ExactSizeIterator<Item = Uuid> + '_ {
-        self.rows.iter().map(|row| row.id)
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = EventId<'_>> + '_ {
+        self.rows.iter().map(|row| self.id(row))
+    }
+
+    fn id(&self, row: &Row) -> EventId<'_> {
+        match row.id {
+            RowId::Uuid(id) => EventId::Uuid(id),
+            RowId::Text { length, fingerprint } => {
+                EventId::Text { text: text(&self.bytes[row.start..row.start + length as usize]), fingerprint }
+            }
+        }
     }
 
     /// `seq` of the last event.
     pub fn last_seq(&self) -> i64 {
         self.rows[self.rows.len() - 1].seq
+    }
+}
+
+impl RowId {
+    fn length(self) -> usize {
+        match self {
+            Self::Uuid(_) => 0,
+            Self::Text { length, .. } => length as usize,
+        }
     }
 }
 
@@ -243,9 +264,9 @@ impl BatchBuilder {
         }
         let row = Row {
             seq: event.seq,
-            id: event.id,
             created_at_us: event.created_at_us,
             start: self.batch.bytes.len(),
+            id: self.copy_id(event.id),
             topic: self.topic(event.topic),
             key: self.copy(event.key),
             kind: self.copy(Some(event.kind.as_bytes())),
@@ -266,6 +287,13 @@ impl BatchBuilder {
     /// The batch, or nothing when no event was pushed.
     pub fn build(self) -> Option<Batch> {
         (!self.batch.rows.is_empty()).then_some(self.batch)
+    }
+
+    fn copy_id(&mut self, id: EventId<'_>) -> RowId {
+        match id {
+            EventId::Uuid(id) => RowId::Uuid(id),
+            EventId::Text { text, fingerprint } => RowId::Text { length: self.copy(Some(text.as_bytes())), fingerprint },
+        }
     }
 
     fn copy(&mut self, bytes: Option<&[u8]>) -> u32 {
@@ -296,14 +324,14 @@ mod tests {
     fn event(seq: i64, topic: &'static str, payload: &'static [u8]) -> Event<'static> {
         Event {
             seq,
-            id: Uuid::from_u128(seq as u128),
+            id: Uuid::from_u128(seq as u128).into(),
             topic,
             key: Some(b"k"),
             kind: "Placed",
             source: None,
             payload: Some(payload),
             headers: None,
-            created_at_us: 7,
+            created_at_us: Some(7),
         }
     }
 
@@ -312,12 +340,15 @@ mod tests {
     #[test]
     fn an_event_comes_back_as_it_was_pushed() {
         let mut builder = BatchBuilder::new(LIMITS);
-        let pushed = [event(1, "a", b"x"), event(2, "b", b""), Event { key: None, payload: None, ..event(5, "a", b"") }];
+        let text = EventId::Text { text: "é-1", fingerprint: Fingerprint(9) };
+        let last = Event { id: text, key: None, payload: None, created_at_us: None, ..event(5, "a", b"") };
+        let pushed = [event(1, "a", b"x"), Event { id: text, ..event(2, "b", b"") }, last];
         for one in &pushed {
             assert_eq!(builder.push(one), Pushed::Kept);
         }
         let batch = builder.build().expect("three events");
         assert_eq!(batch.events().collect::<Vec<_>>(), pushed);
+        assert_eq!(batch.ids().collect::<Vec<_>>(), pushed.map(|event| event.id));
         assert_eq!(batch.topics().len(), 2);
         assert!(batch.is_full());
     }

@@ -164,7 +164,8 @@ impl Metrics {
         let seen = seen.elapsed().as_secs_f64();
         observe_all(&families.seen_to_published, batch.events().map(|_| seen));
         let now_us = now_us();
-        observe_all(&families.created_to_published, batch.events().map(|event| seconds_between(event.created_at_us, now_us)));
+        let created = batch.events().filter_map(|event| event.created_at_us);
+        observe_all(&families.created_to_published, created.map(|created| seconds_between(created, now_us)));
     }
 
     /// A batch was marked within `took`.

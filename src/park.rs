@@ -7,7 +7,8 @@
 //! The relay parks and holds, a person retries and discards. Everything is kept in the database, under the claim number.
 
 use thiserror::Error;
-use uuid::Uuid;
+
+use crate::event::Identity;
 
 /// An event that can never be published as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -16,7 +17,7 @@ pub struct Unfit {
     /// Position of the event.
     pub seq: i64,
     /// Identity of the event.
-    pub id: Uuid,
+    pub id: Identity,
     /// Stable short code.
     pub code: &'static str,
     /// What is wrong with it, without its contents.

@@ -50,15 +50,16 @@ CREATE UNLOGGED TABLE {token} (
 
 -- Events that can never be published as they are. One that blocks keeps every later event of its (topic, key) waiting.
 CREATE TABLE {parked} (
-    name      text NOT NULL,
-    seq       bigint NOT NULL,
-    id        uuid NOT NULL,
-    topic     text NOT NULL,
-    key       text,                                                                -- bytea: \x and hexadecimal
-    code      text NOT NULL,                                                       -- why, as a short word
-    detail    text NOT NULL,                                                       -- why, as a sentence
-    blocking  boolean NOT NULL,                                                    -- outbox.on_poison when it was parked
-    parked_at timestamptz NOT NULL DEFAULT now(),
+    name        text NOT NULL,
+    seq         bigint NOT NULL,
+    id          text NOT NULL,
+    fingerprint bytea,                                                             -- what the event said, where its id is no uuid
+    topic       text NOT NULL,
+    key         text,                                                              -- bytea: \x and hexadecimal
+    code        text NOT NULL,                                                     -- why, as a short word
+    detail      text NOT NULL,                                                     -- why, as a sentence
+    blocking    boolean NOT NULL,                                                  -- outbox.on_poison when it was parked
+    parked_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (name, seq)
 );
 
@@ -111,10 +112,11 @@ CREATE INDEX {unsent_index} ON {outbox} (seq) WHERE sent_at IS NULL;
 -- What is not published yet, and why: it waits for its turn (pending), it was set aside (parked), it waits behind such an event of its
 -- key (blocked), or its topic cannot be published to now (held).
 CREATE VIEW {pending} AS
-    SELECT seq, id, topic, key, type, source, payload, headers, created_at, CASE
-        WHEN EXISTS (SELECT FROM {parked} p WHERE p.name = s.name AND p.seq = o.seq AND p.id = o.id) THEN 'parked'
-        WHEN EXISTS (SELECT FROM {held} h WHERE h.name = s.name AND h.topic = o.topic) THEN 'held'
-        WHEN EXISTS (SELECT FROM {parked} p WHERE p.name = s.name AND p.blocking AND p.topic = o.topic AND p.key = o.key::text)
+    SELECT {seq} AS seq, {id} AS id, {topic} AS topic, {key} AS key, {type} AS type, {source} AS source, {payload} AS payload,
+        {headers} AS headers, {created} AS created_at, CASE
+        WHEN EXISTS (SELECT FROM {parked} p WHERE p.name = s.name AND p.seq = {seq} AND p.id = {id}::text) THEN 'parked'
+        WHEN EXISTS (SELECT FROM {held} h WHERE h.name = s.name AND h.topic = {topic}::text) THEN 'held'
+        WHEN EXISTS (SELECT FROM {parked} p WHERE p.name = s.name AND p.blocking AND p.topic = {topic}::text AND p.key = {key_text})
             THEN 'blocked'
         ELSE 'pending' END AS reason
-    FROM {outbox} o CROSS JOIN (SELECT name FROM {state} WHERE table_name = {table_name}) s WHERE sent_at IS NULL;
+    FROM {outbox} o CROSS JOIN (SELECT name FROM {state} WHERE table_name = {table_name}) s WHERE {sent_at} IS NULL;

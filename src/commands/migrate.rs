@@ -38,7 +38,19 @@ pub async fn plan(config: &Config, topics: &[(String, i32)]) -> Result<u8, Failu
     if !news {
         println!("-- nothing to do");
     }
+    advise(&source).await?;
     Ok(EXIT_DONE)
+}
+
+/// Prints as comments and statements what a person may do for a table of their own.
+async fn advise(source: &Postgres) -> Result<(), Fault> {
+    for advice in source.advice().await? {
+        match advice.sql {
+            Some(sql) => println!("-- recommended, not run by migrate: {}\n{sql}", advice.why),
+            None => println!("-- note: {}", advice.why),
+        }
+    }
+    Ok(())
 }
 
 /// Creates or upgrades what is missing, and says what it did.
@@ -56,6 +68,7 @@ pub async fn migrate(config: &Config, topics: &[(String, i32)]) -> Result<u8, Fa
     if !news {
         println!("nothing to do");
     }
+    advise(&source).await?;
     Ok(EXIT_DONE)
 }
 

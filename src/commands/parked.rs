@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{EXIT_DONE, Failure, Format, assembly, operator};
 use crate::config::Config;
@@ -40,8 +39,8 @@ pub async fn parked_list(config: &Config, chosen: &Chosen, format: Format) -> Re
 }
 
 /// Prints one parked event.
-pub async fn parked_show(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
-    let chosen = Chosen { ids: vec![id], ..Chosen::default() };
+pub async fn parked_show(config: &Config, id: &str, format: Format) -> Result<u8, Failure> {
+    let chosen = Chosen { ids: vec![id.to_owned()], ..Chosen::default() };
     let events = assembly::database(config, config.kafka.delivery).parked(&chosen, 1).await?;
     let Some(event) = events.first() else {
         eprintln!("event {id} is not parked");
@@ -79,7 +78,7 @@ pub async fn parked_decide(config: &Config, deciding: &Deciding) -> Result<u8, F
 fn as_json(event: &ParkedEvent) -> Value {
     json!({
         "seq": event.seq,
-        "id": event.id.to_string(),
+        "id": event.id,
         "topic": event.topic,
         "key": event.key,
         "code": event.code,

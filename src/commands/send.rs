@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::config::Config;
-use crate::event::Fingerprint;
 use crate::fault::EXIT_NOT_NOW;
 use crate::fault::{Dependency, Fault};
 use crate::sink::kafka::Place;
@@ -54,14 +53,19 @@ pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
         print(&inserted, None, sending.format);
         return Ok(EXIT_DONE);
     };
-    match watch.find(inserted.seq, Fingerprint::of(id), most).await? {
+    let Some(fingerprint) = inserted.fingerprint else {
+        print(&inserted, None, sending.format);
+        return Err(Failure::new("the event is in the table; to wait for it, this role needs SELECT there: its id is no uuid"));
+    };
+    match watch.find(inserted.seq, fingerprint, most).await? {
         Some(place) => {
             print(&inserted, Some((place, begun.elapsed())), sending.format);
             Ok(EXIT_DONE)
         }
         None => {
             print(&inserted, None, sending.format);
-            eprintln!("event {id} is in the table, but was not published within {}", humantime::format_duration(most));
+            let most = humantime::format_duration(most);
+            eprintln!("event {} is in the table, but was not published within {most}", shown(&inserted));
             Ok(EXIT_NOT_NOW)
         }
     }
@@ -71,7 +75,7 @@ pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
 fn not_inserted(fault: Fault) -> Failure {
     match fault {
         Fault::Unavailable { dependency: Dependency::Database, code: "sqlstate" | "constraint", detail } => {
-            let remedy = "Are payload and headers valid JSON, and is the topic not empty?";
+            let remedy = "Are payload and headers valid JSON, is the topic not empty, and has every other column a default?";
             Failure::new(format!("the table does not take this event ({detail}). {remedy}"))
         }
         other => other.into(),
@@ -92,12 +96,16 @@ fn print(inserted: &Inserted, published: Option<(Place, Duration)>, format: Form
                 let (topic, partition, offset) = (place.topic, place.partition, place.offset);
                 json!({ "topic": topic, "partition": partition, "offset": offset, "seconds": took.as_secs_f64() })
             });
-            println!("{}", json!({ "id": inserted.id.to_string(), "seq": inserted.seq, "published": place }));
+            println!("{}", json!({ "id": inserted.id, "seq": inserted.seq, "published": place }));
         }
-        (Format::Text, None) => println!("{}", inserted.id),
+        (Format::Text, None) => println!("{}", shown(inserted)),
         (Format::Text, Some((place, took))) => {
             let Place { topic, partition, offset } = place;
-            println!("{} {topic}[{partition}]@{offset} after {} ms", inserted.id, took.as_millis());
+            println!("{} {topic}[{partition}]@{offset} after {} ms", shown(inserted), took.as_millis());
         }
     }
+}
+
+fn shown(inserted: &Inserted) -> &str {
+    inserted.id.as_deref().unwrap_or("inserted")
 }

@@ -158,7 +158,7 @@ fn same_name_elsewhere(leaf: &str) -> Option<&'static str> {
 
 /// The name that looks most like this one, if any looks like it at all. The sections of both are the
 /// same, or there is none: what is compared is what follows them.
-fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const ALIKE: f64 = 0.8;
     let wrong = leaf(wrong).to_ascii_lowercase();
     let likeness = |name: &str| strsim::jaro_winkler(&wrong, leaf(name));

@@ -61,6 +61,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(outbox.order),
     key!(outbox.on_poison),
     key!(outbox.source),
+    key!(outbox.columns),
     key!(kafka.brokers),
     key!(kafka.delivery),
     key!(kafka.topic),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml_edit::{Document, Item, TableLike, TomlError};
 
+use super::columns;
 use super::error::{ConfigError, ErrorCode, Refusal};
 use super::keys::SECTIONS;
 use super::origin::Origin;
@@ -90,7 +91,7 @@ fn raw(item: &Item) -> Raw {
             let texts: Option<Vec<String>> = list.iter().map(|value| value.as_str().map(str::to_owned)).collect();
             texts.map_or(Raw::Other("a list of more than strings"), Raw::List)
         }
-        Item::Value(Value::InlineTable(_)) | Item::Table(_) => Raw::Other("a table"),
+        Item::Value(Value::InlineTable(_)) | Item::Table(_) => columns::pairs(item).map_or(Raw::Other("a table"), Raw::Table),
         Item::ArrayOfTables(_) => Raw::Other("a list of tables"),
         Item::None => Raw::Other("nothing"),
     }

@@ -204,7 +204,7 @@ impl Value for TopicPatterns {
         let texts = match raw {
             Raw::List(texts) => texts.clone(),
             Raw::Word(text) => text.split(',').map(|text| text.trim().to_owned()).collect(),
-            Raw::Quoted(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => {
+            Raw::Quoted(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::Table(_) | Raw::Other(_) => {
                 return Err(raw.wrong_type("a list of strings", "Write it as [\"orders\", \"payments.*\"]."));
             }
         };

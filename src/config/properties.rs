@@ -131,7 +131,7 @@ pub(super) fn read(name: &str, raw: &Raw) -> Result<String, Refusal> {
     match raw {
         Raw::Integer(number) => Ok(number.to_string()),
         Raw::Boolean(boolean) => Ok(boolean.to_string()),
-        Raw::Quoted(_) | Raw::Word(_) | Raw::List(_) | Raw::Other(_) => raw.text().map(str::to_owned),
+        Raw::Quoted(_) | Raw::Word(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => raw.text().map(str::to_owned),
     }
 }
 

@@ -2,10 +2,11 @@
 //! what to do. A rule is not asked while one of its keys is refused already.
 
 use super::Config;
+use super::columns::Column;
 use super::draft::Draft;
 use super::error::{ErrorCode, Refusal};
 use super::url::Host;
-use super::words::{DatabaseTls, SaslMechanism};
+use super::words::{DatabaseTls, Mark, SaslMechanism};
 
 /// What a build of the program can do.
 #[derive(Clone, Copy)]
@@ -72,6 +73,13 @@ pub(super) const RULES: &[Rule] = &[
         cause: "the key is required, and has no default",
         remedy: "Write a name of this outbox that no other one on the Kafka cluster has: \
                  it names the journal topic and the transactional id.",
+    },
+    Rule {
+        keys: &["outbox.mark", "outbox.columns"],
+        code: ErrorCode::Conflict,
+        broken: |config, _| config.outbox.mark == Mark::Row && config.outbox.columns.of(Column::SentAt).is_none(),
+        cause: "the table has no sent_at, so its rows cannot be marked",
+        remedy: "Set outbox.mark to \"delete\", or name a column for sent_at in outbox.columns.",
     },
     Rule {
         keys: &["kafka.security"],

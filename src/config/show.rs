@@ -64,6 +64,7 @@ pub fn text(settings: &[Setting]) -> String {
             Shown::Text(text) => toml_string(text),
             Shown::Integer(number) => number.to_string(),
             Shown::List(texts) => format!("[{}]", texts.iter().map(|text| toml_string(text)).collect::<Vec<_>>().join(", ")),
+            Shown::Table(pairs) => toml_table(pairs),
         };
         text.push_str(&format!("{name} = {value}  # {}\n", setting.origin));
     }
@@ -85,6 +86,7 @@ fn json_setting(setting: &Setting) -> Json {
         Shown::Text(text) => json!(text),
         Shown::Integer(number) => json!(number),
         Shown::List(texts) => json!(texts),
+        Shown::Table(pairs) => pairs.iter().map(|(name, text)| (name.clone(), json!(text))).collect::<Map<_, _>>().into(),
     };
     match &setting.origin {
         Origin::Default => json!({ "value": value, "origin": "default" }),
@@ -96,6 +98,12 @@ fn json_setting(setting: &Setting) -> Json {
         }
         Origin::Flag => json!({ "value": value, "origin": "flag" }),
     }
+}
+
+/// A TOML table on one line; its names need no quotes.
+fn toml_table(pairs: &[(String, String)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, text)| format!("{name} = {}", toml_string(text))).collect();
+    if pairs.is_empty() { "{}".into() } else { format!("{{ {} }}", pairs.join(", ")) }
 }
 
 /// A TOML string on one line. Its escapes are those of JSON, but for one character that JSON leaves alone.

@@ -22,6 +22,8 @@ pub(super) enum Raw {
     Boolean(bool),
     /// A list of strings in the file.
     List(Vec<String>),
+    /// A table of strings in the file.
+    Table(Vec<(String, String)>),
     /// Anything else, by what it is called.
     Other(&'static str),
 }
@@ -36,7 +38,7 @@ impl Raw {
                 "Remove it: neither PostgreSQL nor Kafka's client can take it.",
             )),
             Self::Quoted(text) | Self::Word(text) => Ok(text),
-            Self::Integer(_) | Self::Boolean(_) | Self::List(_) | Self::Other(_) => {
+            Self::Integer(_) | Self::Boolean(_) | Self::List(_) | Self::Table(_) | Self::Other(_) => {
                 Err(self.wrong_type("a string", "Write it in quotes."))
             }
         }
@@ -49,6 +51,7 @@ impl Raw {
             Self::Integer(_) => "an integer",
             Self::Boolean(_) => "a boolean",
             Self::List(_) => "a list",
+            Self::Table(_) => "a table",
             Self::Other(name) => name,
         };
         Refusal::new(ErrorCode::WrongType, format!("this is {found}, {wanted} belongs here"), remedy)
@@ -64,6 +67,8 @@ pub enum Shown {
     Integer(u32),
     /// A list of strings.
     List(Vec<String>),
+    /// Strings by name.
+    Table(Vec<(String, String)>),
 }
 
 impl fmt::Display for Shown {
@@ -72,6 +77,9 @@ impl fmt::Display for Shown {
             Self::Text(text) => f.write_str(text),
             Self::Integer(number) => write!(f, "{number}"),
             Self::List(texts) => f.write_str(&texts.join(",")),
+            Self::Table(pairs) => {
+                f.write_str(&pairs.iter().map(|(name, text)| format!("{name}={text}")).collect::<Vec<_>>().join(","))
+            }
         }
     }
 }
@@ -177,7 +185,7 @@ impl<T: Value> Value for Option<T> {
     fn read(raw: &Raw) -> Result<Self, Refusal> {
         match raw {
             Raw::Quoted(text) | Raw::Word(text) if text.is_empty() => Ok(None),
-            Raw::Quoted(_) | Raw::Word(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
+            Raw::Quoted(_) | Raw::Word(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => {
                 T::read(raw).map(Some)
             }
         }
@@ -193,7 +201,7 @@ impl Value for u32 {
         let number = match raw {
             Raw::Integer(number) => Some(*number),
             Raw::Word(text) => text.parse().ok(),
-            Raw::Quoted(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => None,
+            Raw::Quoted(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => None,
         };
         let Some(number) = number else {
             return Err(raw.wrong_type("an integer", "Write it in digits, without quotes."));
@@ -280,7 +288,7 @@ fn measure<'a>(raw: &'a Raw, wanted: &str, units: [&str; 2]) -> Result<&'a str, 
     let bare = match raw {
         Raw::Integer(number) => number.to_string(),
         Raw::Quoted(text) | Raw::Word(text) => text.clone(),
-        Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
+        Raw::Boolean(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => {
             return Err(raw.wrong_type(wanted, "Write it in quotes."));
         }
     };

@@ -41,14 +41,14 @@ fn batch<'a>(topics: impl IntoIterator<Item = &'a str>) -> Batch {
     for (seq, topic) in (1..).zip(topics) {
         let event = Event {
             seq,
-            id: uuid::Uuid::nil(),
+            id: uuid::Uuid::nil().into(),
             topic,
             key: None,
             kind: "",
             source: None,
             payload: Some(b"12345"),
             headers: None,
-            created_at_us: now_us() - 2_000_000,
+            created_at_us: Some(now_us() - 2_000_000),
         };
         assert_eq!(builder.push(&event), Pushed::Kept);
     }

@@ -75,7 +75,7 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         metrics: &Metrics,
     ) -> Result<Option<Arc<Batch>>, Fault> {
         let Inspection { mut set_aside, pins } = self.publisher.inspect(&batch, &self.pins).await?;
-        let here = |unfit: &Unfit| batch.events().any(|event| (event.seq, event.id) == (unfit.seq, unfit.id));
+        let here = |unfit: &Unfit| batch.events().any(|event| (event.seq, event.id) == (unfit.seq, unfit.id.id()));
         set_aside.unfit.extend(aside.suspect.clone().filter(here));
         if set_aside.is_empty() {
             self.pin(pins, metrics).await?;

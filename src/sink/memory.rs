@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::{Commit, Fence, Fenced, Inspection, Noted, Published, Publisher, Sink};
-use crate::event::{Batch, Event, Fingerprint};
+use crate::event::{Batch, Event};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Checksum, Entry, History, Reading, Record, View, Writer};
 use crate::park::{Ailing, SetAside, Unfit};
@@ -36,7 +36,7 @@ pub struct Read {
     pub partition: i32,
     /// Offset.
     pub offset: i64,
-    /// Event id.
+    /// Event id; the twins in memory know only uuids.
     pub id: Uuid,
     /// Key.
     pub key: Option<Vec<u8>>,
@@ -206,10 +206,10 @@ impl MemoryPublisher {
             let offset = *end;
             *end += 1;
             let (key, payload) = (event.key.map(Into::into), event.payload.map(Into::into));
-            let read = Read { partition, offset, id: event.id, key, payload };
+            let read = Read { partition, offset, id: event.id.uuid().unwrap_or_default(), key, payload };
             log.topics.entry(event.topic.to_owned()).or_default().push(read);
             let topic = batch.topic_index(position) as u32;
-            entries.push(Entry { seq: event.seq, fingerprint: Fingerprint::of(event.id), topic, partition, offset });
+            entries.push(Entry { seq: event.seq, fingerprint: event.fingerprint(), topic, partition, offset });
         }
         let topics = batch.topics().iter().map(ToString::to_string).collect();
         log.ends.values_mut().for_each(|end| *end += 1);
@@ -228,7 +228,7 @@ impl MemoryPublisher {
 }
 
 fn unfit(event: &Event<'_>, code: &'static str) -> Unfit {
-    Unfit { seq: event.seq, id: event.id, code, detail: "on demand".into() }
+    Unfit { seq: event.seq, id: event.id.into(), code, detail: "on demand".into() }
 }
 
 impl Publisher for MemoryPublisher {

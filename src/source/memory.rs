@@ -414,14 +414,14 @@ fn select(database: &Database, query: &Query) -> BatchBuilder {
     for (&seq, row) in database.rows.iter().filter(|(seq, row)| !row.sent && wanted(**seq) && database.is_free(**seq, row)) {
         let pushed = batch.push(&Event {
             seq,
-            id: row.id,
+            id: row.id.into(),
             topic: &row.topic,
             key: row.key.as_deref().map(str::as_bytes),
             kind: "",
             source: None,
             payload: Some(row.payload.as_bytes()),
             headers: None,
-            created_at_us: 0,
+            created_at_us: Some(0),
         });
         if pushed != Pushed::Kept {
             break;
@@ -445,7 +445,8 @@ impl Marker for MemoryMarker {
             if let Some(at) = published.journalled() {
                 database.apply(at, Cause::Mark)?;
             }
-            let marked = published.batch().events().filter(|event| database.mark(event.seq, |row| row.id == event.id)).count();
+            let marked =
+                published.batch().events().filter(|event| database.mark(event.seq, |row| event.id == row.id.into())).count();
             if marked != published.batch().len() {
                 (database.rows, database.applied) = (before.rows, before.applied);
                 return Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {} rows", published.batch().len())));
@@ -473,9 +474,11 @@ impl Marker for MemoryMarker {
             database.guard(self.claim)?;
             let before = (database.parked.len(), database.standing.held.len());
             for unfit in &what.unfit {
-                let Some(row) = database.rows.get(&unfit.seq).filter(|row| row.id == unfit.id && !row.sent) else { continue };
+                let Some(row) = database.rows.get(&unfit.seq).filter(|row| unfit.id.id() == row.id.into() && !row.sent) else {
+                    continue;
+                };
                 let (topic, key, blocking) = (row.topic.clone(), row.key.clone(), database.parks_keys);
-                let parked = Parked { id: unfit.id, topic, key, code: unfit.code, blocking };
+                let parked = Parked { id: row.id, topic, key, code: unfit.code, blocking };
                 database.parked.insert(unfit.seq, parked);
             }
             database.standing.held.extend(what.ailing.iter().map(|ailing| ailing.topic.clone()));

@@ -1,10 +1,11 @@
 //! The outbox in PostgreSQL 15 to 18.
 //!
 //! Reading order: `settings` (what is configured), `connection` (one transaction at a time, fit for a pooler), `names` (quoting),
-//! `failure` (errors to faults), `table` (what the catalog says of the outbox); then the verbs: `standing` (look, claim, halt),
-//! `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and `migration`, `roles`, `desk`,
-//! `parked`, `steering`, `checkup`.
-//! Each file holds its SQL as constants at its top, with placeholders such as `{outbox}` that `names` fills in.
+//! `failure` (errors to faults), `table` and `columns` (what the catalog says of the outbox), `identities`; then the verbs:
+//! `standing` (look, claim, halt), `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and
+//! `migration`, `advice`, `roles`, `insert`, `desk`, `parked`, `steering`, `checkup`.
+//! Each file holds its SQL as constants at its top. Of its placeholders, `columns` fills in what depends on types and `names` then
+//! everything that somebody has named, each once, so that a name can hold anything.
 
 use std::sync::Arc;
 
@@ -15,11 +16,15 @@ use crate::journal::Owner;
 use crate::sink::Fence;
 use crate::source::{ClaimNumber, Source, Standing};
 
+mod advice;
 mod checkup;
+mod columns;
 mod connection;
 mod desk;
 mod failure;
 mod fetch;
+mod identities;
+mod insert;
 mod lease;
 mod mark;
 mod migration;
@@ -35,11 +40,13 @@ mod standing;
 mod steering;
 mod table;
 
+pub use advice::Advice;
 pub use checkup::{
     Activity, Aside, Checkup, Fit, Index, Obstacle, Outbox, Policy, Right, Row, Sequence, Server as ServerFacts, Shape, TopicInUse,
 };
-pub use desk::{Figures, Insert, Inserted, OpenWriter};
+pub use desk::{Figures, OpenWriter};
 pub use fetch::PostgresReader;
+pub use insert::{Insert, Inserted};
 pub use mark::PostgresMarker;
 pub use migration::{Migration, Step};
 pub use parked::{Chosen, Decision, ParkedEvent};

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use outboxd::event::{Batch, BatchBuilder, BatchLimits, Event, Fingerprint, Pushed};
+use outboxd::event::{Batch, BatchBuilder, BatchLimits, Event, EventId, Pushed};
 use outboxd::fault::{Cause, Fault, HaltCode};
 use outboxd::journal::{Applied, Checksum, DatabaseIdentity, History, Owner, Record, View, Writer};
 use outboxd::park::SetAside;
@@ -79,14 +79,14 @@ pub fn batch_of(topic: &str, from: i64, to: i64, key: impl Fn(i64) -> Option<Str
         let (key, payload) = (key(seq), format!("event {seq}"));
         builder.push(&Event {
             seq,
-            id: id(seq),
+            id: id(seq).into(),
             topic,
             key: key.as_deref().map(str::as_bytes),
             kind: "Placed",
             source: None,
             payload: (seq % 5 != 0).then_some(payload.as_bytes()),
             headers: None,
-            created_at_us: 1_700_000_000_000_000,
+            created_at_us: Some(1_700_000_000_000_000),
         });
     }
     Arc::new(builder.build().expect("at least one event"))
@@ -167,7 +167,7 @@ pub async fn a_published_batch_lies_where_its_record_says<W: SinkWorld>(world: W
         let read = if *topic == one { &read_one } else { &read_two };
         let seen =
             read.iter().find(|seen| (seen.partition, seen.offset) == (entry.partition, entry.offset)).expect("a record there");
-        assert_eq!((entry.seq, entry.fingerprint, seen.id), (event.seq, Fingerprint::of(event.id), event.id));
+        assert_eq!((entry.seq, entry.fingerprint, EventId::from(seen.id)), (event.seq, event.fingerprint(), event.id));
         assert_eq!((seen.key.as_deref(), seen.payload.as_deref()), (event.key, event.payload));
     }
     assert_eq!(read_one.len() + read_two.len(), 21);
@@ -355,7 +355,7 @@ pub async fn events_without_key_go_to_one_partition_a_batch<W: SinkWorld>(world:
         published(&mut publisher, &keyless).await;
         let read = world.read(&topic).await;
         let partitions: Vec<i32> =
-            read.iter().filter(|seen| keyless.ids().any(|id| id == seen.id)).map(|seen| seen.partition).collect();
+            read.iter().filter(|seen| keyless.ids().any(|id| id == seen.id.into())).map(|seen| seen.partition).collect();
         assert_eq!(partitions, [partitions[0]; 9]);
     }
 }

@@ -36,7 +36,7 @@ async fn a_damaged_journal_halts() {
 // What only a real Kafka can be asked.
 
 fn one_event<'a>(topic: &'a str, change: impl FnOnce(&mut Event<'a>)) -> Arc<Batch> {
-    let (id, created_at_us) = (suite::id(1), 1_700_000_000_000_000);
+    let (id, created_at_us) = (suite::id(1).into(), Some(1_700_000_000_000_000));
     let payload = Some(&b"payload"[..]);
     let mut event = Event { seq: 1, id, topic, key: None, kind: "Placed", source: None, payload, headers: None, created_at_us };
     change(&mut event);

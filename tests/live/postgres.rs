@@ -1,6 +1,7 @@
 //! The PostgreSQL source on real servers: what every source must do, on the oldest and the newest version, and what only PostgreSQL has.
 
 mod cursor;
+mod mapping;
 mod past;
 mod plans;
 mod setup;
@@ -23,6 +24,16 @@ mod on_18 {
 
     source::source_conformance!(World<18, Plain>);
     source::source_conformance!(beyond_memory World<18, Plain>);
+}
+
+/// The same with a table of one's own, whose identity is its number: what a row says decides which event it is.
+mod mapped {
+    use super::mapping::Numbered;
+    use super::world::World;
+    use crate::source_conformance as source;
+
+    source::source_conformance!(World<18, Numbered>);
+    source::source_conformance!(beyond_memory World<18, Numbered>);
 }
 
 /// The same through PgBouncer in transaction mode: nothing may rest on the session.

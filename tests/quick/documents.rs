@@ -24,7 +24,7 @@ fn faults() -> Vec<Fault> {
     let misconfigured = Fault::Misconfigured { detail: detail.clone(), remedy: detail.clone() };
     let missing = Fault::Missing { detail: detail.clone(), remedy: detail.clone() };
     let refused = Fault::Refused { detail: detail.clone(), remedy: detail.clone() };
-    let poison = Fault::Poison(Unfit { seq: 1, id: Uuid::nil(), code: "too_large", detail: detail.clone() });
+    let poison = Fault::Poison(Unfit { seq: 1, id: Uuid::nil().into(), code: "too_large", detail: detail.clone() });
     let unavailable = |dependency| Fault::Unavailable { dependency, code: "timeout", detail: String::new() };
     let unsafe_ones = HaltCode::ALL.map(|code| Fault::Unsafe(Halt::new(code, "")));
     let all = [

@@ -220,7 +220,7 @@ async fn an_outage_backs_off_and_claims_again() {
 fn poisoned_world() -> World {
     let world = World::new();
     let seq = world.source.insert("orders", Some("k"), "1");
-    let poison = Fault::Poison(Unfit { seq, id: Uuid::from_u128(1), code: "malformed_headers", detail: "test".into() });
+    let poison = Fault::Poison(Unfit { seq, id: Uuid::from_u128(1).into(), code: "malformed_headers", detail: "test".into() });
     let mut log = world.sink.log();
     log.fence_takes = Duration::from_millis(100);
     log.failures.extend((0..10_000).map(|_| Some(Failure::Before(poison.clone()))));

@@ -10,7 +10,7 @@ use super::*;
 /// A key, a good value as TOML and as it is shown, a bad one and a part of what is said about it.
 struct Case(&'static str, &'static str, &'static str, &'static str, ErrorCode, &'static str);
 
-use ErrorCode::{BadUnit, Malformed, NotInThisVersion, OutOfRange, UnknownWord, WrongType};
+use ErrorCode::{BadUnit, Malformed, NotInThisVersion, OutOfRange, UnknownKey, UnknownWord, WrongType};
 
 #[rustfmt::skip]
 const CASES: &[Case] = &[
@@ -28,6 +28,7 @@ const CASES: &[Case] = &[
     Case("outbox.order", "'none'", "none", "'seq'", UnknownWord, "key, none"),
     Case("outbox.on_poison", "'park_event'", "park_event", "'skip'", UnknownWord, "park_key, park_event"),
     Case("outbox.source", "'shop \"eu\"'", "shop \"eu\"", "'a\0b'", Malformed, "NUL"),
+    Case("outbox.columns", "{ id = 'Event\"Id', headers = '' }", "id=Event\"Id,headers=", "{ tpoic = 'x' }", UnknownKey, "no \"tpoic\". Did you mean topic?"),
     Case("kafka.brokers", "'a:9092, [::1]:9093,c'", "a:9092,[::1]:9093,c", "'PLAINTEXT://a:9092'", Malformed, "kafka.security"),
     Case("kafka.delivery", "'at_least_once'", "at_least_once", "'at_most_once'", UnknownWord, "exactly_once, at_least_once"),
     Case("kafka.topic", "'eu.{topic}-v1'", "eu.{topic}-v1", "'orders'", Malformed, "does not hold {topic}"),

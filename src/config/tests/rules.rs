@@ -12,6 +12,7 @@ const CASES: &[Case] = &[
     Case("no certificate is looked at", "database.ca_file", "[database]\nca_file = 'FILE'\ntls = 'require'"),
     Case("the URL holds a password too", "database.password_file", "[database]\nurl = 'postgres://a:b@h/shop'\npassword_file = 'FILE'"),
     Case("the key is required", "outbox.name", "[outbox]\nname = ''"),
+    Case("the table has no sent_at", "outbox.mark", "[outbox]\nname = 'x'\ncolumns = { sent_at = '' }"),
     Case("this build has no TLS", "kafka.security", "[kafka]\nsecurity = 'ssl'"),
     Case("no SASL mechanism but PLAIN", "kafka.sasl_mechanism", "[kafka]\nsecurity = 'sasl_plaintext'\nsasl_mechanism = 'SCRAM-SHA-256'\nusername = 'u'\npassword = 'p'"),
     Case("no mechanism is named", "kafka.sasl_mechanism", "[kafka]\nsecurity = 'sasl_ssl'"),

@@ -87,8 +87,39 @@ fn a_misspelt_variable_gets_the_nearest_one() {
 }
 
 #[test]
-fn keys_of_later_versions_are_not_known_yet() {
-    assert_eq!(only_error(load_all(NAMED, &[], &[("outbox.columns", "x")])).code, ErrorCode::UnknownKey);
+fn columns_are_a_table_wherever_they_are_written() {
+    let columns = |loaded: Result<Loaded, ConfigErrors>| config(loaded).outbox.columns;
+    let expected = Columns::default().with(Column::Id, Some("Event \"Id\", x")).with(Column::Headers, None);
+    assert!(Columns::default().are_standard() && !expected.are_standard());
+    let line = "{ id = 'Event \"Id\", x', headers = '' }";
+    let section = "[outbox.columns]\nid = 'Event \"Id\", x'\nheaders = ''";
+    let loaded = load_text(&format!("{NAMED}columns = {line}")).expect("a configuration");
+    let again = text(&loaded.settings);
+    assert_eq!([loaded.config.outbox.columns, columns(load_text(&again))], [expected.clone(), expected.clone()], "{again}");
+    assert_eq!(columns(load_text(&format!("{NAMED}{section}"))), expected);
+    assert_eq!(columns(load_all(NAMED, &[("OUTBOXD__OUTBOX__COLUMNS", line)], &[])), expected);
+    assert_eq!(columns(load_all(NAMED, &[], &[("outbox.columns", line)])), expected);
+    assert!(columns(load_all(NAMED, &[("OUTBOXD__OUTBOX__COLUMNS", "")], &[])).are_standard());
+}
+
+#[test]
+fn columns_that_cannot_be_are_refused() {
+    let long = format!("{{ id = '{}' }}", "x".repeat(64));
+    for (columns, code, part) in [
+        ("x", ErrorCode::Malformed, "no table of names"),
+        ("{} \nlog.level = 'debug'", ErrorCode::Malformed, "no table of names"),
+        ("{ id = 1 }", ErrorCode::Malformed, "no table of names"),
+        ("{ topic = '' }", ErrorCode::Malformed, "without topic"),
+        (&long, ErrorCode::Malformed, "at most 63 bytes"),
+        ("{ colour = 'x' }", ErrorCode::UnknownKey, "There are seq, id, topic"),
+        ("{ sent_at = 'key' }", ErrorCode::Conflict, "sent_at and key are the same column"),
+        ("{ seq = 'topic' }", ErrorCode::Conflict, "seq and topic are the same column"),
+    ] {
+        let error = only_error(load_all(NAMED, &[], &[("outbox.columns", columns)]));
+        assert!(error.code == code && error.to_string().contains(part), "{columns}: {error}");
+    }
+    let same = config(load_all(NAMED, &[], &[("outbox.columns", "{ id = 'n', seq = 'n' }")])).outbox.columns;
+    assert_eq!(same.of(Column::Id), same.of(Column::Seq), "the number may be the identity");
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub(super) fn refused(code: Code, what: &str) -> Option<Fault> {
 
 /// An event that can never be published, to be parked.
 pub(super) fn unfit(event: &Event<'_>, code: &'static str, detail: impl Into<String>) -> Unfit {
-    Unfit { seq: event.seq, id: event.id, code, detail: detail.into() }
+    Unfit { seq: event.seq, id: event.id.into(), code, detail: detail.into() }
 }
 
 /// An event that can never be published, found while it was being sent.

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::Event;
+use crate::event::{Event, EventId};
 
 /// Names that begin so belong to outboxd.
 const RESERVED: &str = "outboxd-";
@@ -37,16 +37,21 @@ impl BadHeaders {
 /// Returns how many of the row's own headers were left out because a column says the same: the column wins.
 pub fn write(event: &Event<'_>, source: Option<&str>, out: &mut impl Headers) -> Result<usize, BadHeaders> {
     let source = event.source.or(source);
-    out.add("id", Some(event.id.hyphenated().encode_lower(&mut [0; 36]).as_bytes()));
+    match event.id {
+        EventId::Uuid(id) => out.add("id", Some(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes())),
+        EventId::Text { text, .. } => out.add("id", Some(text.as_bytes())),
+    }
     if !event.kind.is_empty() {
         out.add("type", Some(event.kind.as_bytes()));
     }
     if let Some(source) = source {
         out.add("source", Some(source.as_bytes()));
     }
-    out.add("time", Some(&rfc3339(event.created_at_us)));
+    if let Some(created_at_us) = event.created_at_us {
+        out.add("time", Some(&rfc3339(created_at_us)));
+    }
     let Some(json) = event.headers else { return Ok(0) };
-    let taken = Taken { kind: !event.kind.is_empty(), source: source.is_some() };
+    let taken = Taken { kind: !event.kind.is_empty(), source: source.is_some(), time: event.created_at_us.is_some() };
     write_own(json, taken, out)
 }
 
@@ -55,14 +60,16 @@ pub fn write(event: &Event<'_>, source: Option<&str>, out: &mut impl Headers) ->
 struct Taken {
     kind: bool,
     source: bool,
+    time: bool,
 }
 
 impl Taken {
     fn has(self, name: &str) -> bool {
         match name {
-            "id" | "time" => true,
+            "id" => true,
             "type" => self.kind,
             "source" => self.source,
+            "time" => self.time,
             _ => false,
         }
     }
@@ -209,14 +216,14 @@ mod tests {
     fn event(headers: Option<&'static [u8]>) -> Event<'static> {
         Event {
             seq: 1,
-            id: Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+            id: Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).into(),
             topic: "orders",
             key: None,
             kind: "",
             source: None,
             payload: None,
             headers,
-            created_at_us: 1_769_903_999_123_456,
+            created_at_us: Some(1_769_903_999_123_456),
         }
     }
 
@@ -241,6 +248,13 @@ mod tests {
         assert_eq!(all, [always[0], "type=Placed", "source=shop", always[1]]);
         let (all, _) = written(&bare, Some("configured")).expect("valid headers");
         assert_eq!(all, [always[0], "source=configured", always[1]]);
+    }
+
+    #[test]
+    fn an_id_of_another_type_is_its_text_and_a_time_that_nobody_tells_is_left_out() {
+        let id = EventId::Text { text: "42", fingerprint: crate::event::Fingerprint(1) };
+        let bare = Event { id, created_at_us: None, ..event(Some(br#"{"time": "own", "id": "x"}"#)) };
+        assert_eq!(written(&bare, None), Ok((vec!["id=42".into(), "time=own".into()], 1)));
     }
 
     #[test]

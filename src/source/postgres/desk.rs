@@ -1,4 +1,4 @@
-//! What commands ask: insert one event, figures for `status`, who keeps the outbox open.
+//! What commands ask: figures for `status`, who keeps the outbox open.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,26 +11,21 @@ use sqlx::postgres::types::Oid;
 use super::connection::{Work, statement};
 use super::fetch;
 use super::names::Names;
-use super::table::{self, Kind, get};
+use super::table::{self, Table, get};
 use crate::fault::Fault;
 use crate::source::{Gauging, Pending, Pins};
 
-/// `created_at` comes from the database's clock, so that the answer can tell it without a right to read the table.
-const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, has_column_privilege($1, 'seq', 'SELECT')";
-/// With the rights of a writer: INSERT alone. RETURNING needs SELECT, so `seq` is told only to those who have it.
-const INSERT: &str = "INSERT INTO {outbox} (id, topic, key, type, payload, headers, created_at) \
-    VALUES ($1, $2, {key_value}, $4, {payload_value}, $6::{headers_type}, to_timestamp(0) + $7 * interval '1 microsecond')";
-const RETURNING: &str = " RETURNING seq::int8";
-
 /// At most 10,001 entries of the partial index are counted.
 const PENDING: &str =
-    "SELECT count(*) FROM (SELECT FROM {outbox} o WHERE o.sent_at IS NULL AND {is_free} ORDER BY o.seq LIMIT 10001) bounded";
+    "SELECT count(*) FROM (SELECT FROM {outbox} o WHERE {sent_at} IS NULL AND {is_free} ORDER BY {seq} LIMIT 10001) bounded";
 /// The lowest pending event is the oldest one, near enough: a late commit has a lower number.
-const OLDEST: &str = "SELECT greatest(0, extract(epoch FROM clock_timestamp() - o.created_at) * 1000000)::int8 FROM {outbox} o \
-    WHERE o.sent_at IS NULL AND {is_free} ORDER BY o.seq LIMIT 1";
+const OLDEST: &str = "SELECT CASE WHEN {created} IS NOT NULL \
+    THEN greatest(0, extract(epoch FROM clock_timestamp() - {created}) * 1000000)::int8 END FROM {outbox} o \
+    WHERE {sent_at} IS NULL AND {is_free} ORDER BY {seq} LIMIT 1";
 /// Events that wait for something else than their turn, among the first 100,000 that are unsent.
-const BLOCKED: &str = "SELECT count(*) FROM (SELECT FROM (SELECT * FROM {outbox} WHERE sent_at IS NULL ORDER BY seq LIMIT 100000) o \
-    WHERE NOT {is_free} AND o.seq NOT IN (SELECT seq FROM {parked} WHERE name = $1) LIMIT 10001) bounded";
+const BLOCKED: &str = "SELECT count(*) FROM (SELECT FROM \
+    (SELECT o.* FROM {outbox} o WHERE {sent_at} IS NULL ORDER BY {seq} LIMIT 100000) o \
+    WHERE NOT {is_free} AND {seq} NOT IN (SELECT seq FROM {parked} WHERE name = $1) LIMIT 10001) bounded";
 const ASIDE: &str = "SELECT (SELECT count(*) FROM {parked} WHERE name = $1), (SELECT count(*) FROM {held} WHERE name = $1)";
 const STATE: &str = "SELECT s.delivery, s.lease_instance, s.lease_epoch, \
     (extract(epoch FROM s.lease_until - clock_timestamp()) * 1000000)::int8, s.halted_code, s.halted_evidence, \
@@ -51,34 +46,6 @@ const OPEN_WRITERS: &str = "SELECT l.pid, p.gid, \
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
         AND coalesce(clock_timestamp() - coalesce(p.prepared, a.xact_start) > interval '1 second', true) \
     ORDER BY age DESC NULLS LAST LIMIT 20";
-
-/// An event to insert.
-#[derive(Clone, Debug)]
-pub struct Insert {
-    /// Its identity.
-    pub id: Uuid,
-    /// Its topic.
-    pub topic: String,
-    /// Its key.
-    pub key: Option<String>,
-    /// Which event.
-    pub kind: String,
-    /// Its value; nothing is a tombstone.
-    pub payload: Option<String>,
-    /// A JSON object.
-    pub headers: Option<String>,
-}
-
-/// An event that is in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inserted {
-    /// Its number; nothing when the role may not read the table.
-    pub seq: Option<i64>,
-    /// Its identity.
-    pub id: Uuid,
-    /// When, by the database's clock, microseconds since 1970.
-    pub created_at_us: i64,
-}
 
 /// Where the outbox stands, for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,37 +103,13 @@ impl Gauging for Postgres {
 }
 
 impl Postgres {
-    /// Inserts one event.
-    pub async fn insert(&self, event: &Insert) -> Result<Inserted, Fault> {
-        let (mut link, names) = self.link().await?;
-        let mut work = link.begin().await?;
-        let table = table::look_up(&mut work, &names, &self.settings).await?;
-        let now = statement(&names.sql(NOW)).bind(names.in_schema(&names.table));
-        let row = work.row(now).await?.ok_or_else(|| super::failure::unreadable("clock"))?;
-        let (created_at_us, may_read): (i64, bool) = (get(&row, 0, "clock")?, get(&row, 1, "privilege")?);
-        let sql = insert_statement(&names, [table.key, table.payload, table.headers], may_read);
-        let insert = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .persistent(false)
-            .bind(event.id)
-            .bind(&event.topic)
-            .bind(&event.key)
-            .bind(&event.kind)
-            .bind(&event.payload)
-            .bind(&event.headers)
-            .bind(created_at_us);
-        let row = work.row(insert).await?;
-        work.commit().await?;
-        let seq = row.map(|row| get(&row, 0, "seq")).transpose()?;
-        Ok(Inserted { seq, id: event.id, created_at_us })
-    }
-
     /// What `status` shows.
     pub async fn figures(&self) -> Result<Figures, Fault> {
         let names = self.names().await?;
         let mut link = self.chores.link().await;
         let mut work = link.begin_indexed().await?;
-        let key = table::look_up(&mut work, &names, &self.settings).await?.key;
-        let figures = figures(&mut work, &names, self.settings.name(), key).await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let figures = figures(&mut work, &names, self.settings.name(), &table).await?;
         work.commit().await?;
         Ok(figures)
     }
@@ -189,28 +132,15 @@ pub(super) async fn open_writers(work: &mut Work<'_>, names: &Names, table: Oid)
     rows.iter().map(read).collect()
 }
 
-fn insert_statement(names: &Names, [key, payload, headers]: [Kind; 3], may_read: bool) -> String {
-    let value = |number: u8, kind: Kind| match kind {
-        Kind::Text => format!("${number}"),
-        Kind::Bytes => format!("convert_to(${number}, 'UTF8')"),
-        Kind::Json | Kind::Jsonb => format!("${number}::{}", kind.sql()),
-    };
-    let template = if may_read { format!("{INSERT}{RETURNING}") } else { INSERT.to_owned() };
-    let (key, payload) = (value(3, key), value(5, payload));
-    let values = [("key_value", key.as_str()), ("payload_value", &payload), ("headers_type", headers.sql())];
-    names.sql_with(&template, &values).text().to_owned()
-}
-
 fn duration(us: Option<i64>) -> Option<Duration> {
     us.map(|us| Duration::from_micros(us.max(0).cast_unsigned()))
 }
 
-async fn figures(work: &mut Work<'_>, names: &Names, name: &str, key: Kind) -> Result<Figures, Fault> {
-    let free = names.sql_with(fetch::FREE, &[("key_text", fetch::key_text(key))]);
-    let ask = |template| statement(&names.sql_with(template, &[("is_free", free.text())])).bind(name);
+async fn figures(work: &mut Work<'_>, names: &Names, name: &str, table: &Table) -> Result<Figures, Fault> {
+    let ask = |template: &str| statement(&table.sql(names, &template.replace("{is_free}", fetch::FREE))).bind(name);
     let count = |row: Option<PgRow>| row.map_or(Ok(0), |row| get::<i64>(&row, 0, "count").map(i64::cast_unsigned));
     let pending = count(work.row(ask(PENDING)).await?)?;
-    let oldest = work.row(ask(OLDEST)).await?.map(|row| get(&row, 0, "age")).transpose()?;
+    let oldest: Option<i64> = work.row(ask(OLDEST)).await?.map_or(Ok(None), |row| get(&row, 0, "age"))?;
     let aside = work.row(ask(ASIDE)).await?.ok_or_else(|| super::failure::unreadable("count"))?;
     let (parked, held_topics): (i64, i64) = (get(&aside, 0, "parked")?, get(&aside, 1, "held")?);
     let blocked = if parked + held_topics > 0 { count(work.row(ask(BLOCKED)).await?)? } else { 0 };

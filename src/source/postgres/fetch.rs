@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 
+use super::columns::Kind;
 use super::connection::{Link, Statement, Work, statement};
 use super::names::{Names, Sql};
 use super::rows::Rows;
 use super::settings::Settings;
-use super::table::{File, Kind, Table, get};
+use super::table::{File, Table, get};
 use crate::cursor::{Form, Listing};
 use crate::fault::{Cause, Fault};
 use crate::source::{ClaimNumber, Fetched, Query, Reader};
@@ -22,9 +23,10 @@ const FULL: &str = "{header} UNION ALL {rows_from_bottom}";
 const CURSOR: &str = "{header} UNION ALL {rows_in_gaps} UNION ALL {rows_above_head}";
 
 /// `$1` name, `$2` table, `$3` limit, `$4` bytes. A sequence that was never called stands one below its value.
-const HEADER: &str = "SELECT NULL::int8 AS seq, NULL::uuid AS id, NULL::text AS topic, NULL::{key_type} AS key, NULL::text AS type, \
-    NULL::text AS source, NULL::{payload_type} AS payload, NULL::{headers_type} AS headers, NULL::timestamptz AS created_at, \
-    NULL::int4 AS size, ARRAY[s.claim, (SELECT token FROM {token} WHERE name = $1), pg_relation_filenode($2)::int8, \
+const HEADER: &str = "SELECT NULL::int8 AS seq, NULL::{identity_type} AS id, NULL::text AS topic, NULL::{key_type} AS key, \
+    NULL::text AS type, NULL::text AS source, NULL::{payload_type} AS payload, NULL::{headers_type} AS headers, \
+    NULL::timestamptz AS created_at, NULL::int4 AS size, \
+    ARRAY[s.claim, (SELECT token FROM {token} WHERE name = $1), pg_relation_filenode($2)::int8, \
     {sequence_file}, {last_value}] AS guards, ({holders}) AS holders FROM {state} s WHERE s.name = $1";
 const SEQUENCE_FILE: &str = "pg_relation_filenode({sequence_oid}::oid)::int8";
 const LAST_VALUE: &str = "(SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {sequence})";
@@ -46,20 +48,20 @@ const CUT: &str = "(SELECT seq, id, topic, key, type, source, payload, headers, 
 
 /// What may be published: unsent, not parked, not behind a parked event of its key, its topic not held. Scalar guards and NOT IN stay
 /// filters of the index scan. Rejected: NOT EXISTS, which becomes a join, and then the whole backlog is sorted for each batch.
-pub(super) const PENDING: &str = "o.sent_at IS NULL AND {is_free}";
+pub(super) const PENDING: &str = "{sent_at} IS NULL AND {is_free}";
 /// The whole key of a parked event waits: a late commit with a lower number has no causal order with it.
-pub(super) const FREE: &str = "(o.topic::text <> ALL (ARRAY(SELECT topic FROM {held} WHERE name = $1)) \
-    AND ((SELECT NOT EXISTS (SELECT FROM {parked} WHERE name = $1)) OR (o.seq NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
-    AND (o.key IS NULL OR (o.topic::text, {key_text}) NOT IN \
+pub(super) const FREE: &str = "({topic}::text <> ALL (ARRAY(SELECT topic FROM {held} WHERE name = $1)) \
+    AND ((SELECT NOT EXISTS (SELECT FROM {parked} WHERE name = $1)) OR ({seq} NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
+    AND ({key} IS NULL OR ({topic}::text, {key_text}) NOT IN \
         (SELECT topic, key FROM {parked} WHERE name = $1 AND blocking AND key IS NOT NULL)))))";
-const COLUMNS: &str = "o.seq::int8 AS seq, o.id, o.topic::text AS topic, o.key::{key_type} AS key, o.type::text AS type, \
-    o.source::text AS source, o.payload::{payload_type} AS payload, o.headers::{headers_type} AS headers, o.created_at, \
-    {size} AS size";
-const FROM_BOTTOM: &str = "SELECT {columns} FROM {outbox} o WHERE {is_pending} ORDER BY o.seq LIMIT $3";
-const ABOVE_HEAD: &str = "SELECT {columns} FROM {outbox} o WHERE o.seq > $5 AND {is_pending} ORDER BY o.seq LIMIT $3";
+const COLUMNS: &str = "{seq}::int8 AS seq, {identity_and_text} AS id, {topic}::text AS topic, {key}::{key_type} AS key, \
+    {type}::text AS type, {source}::text AS source, {payload}::{payload_type} AS payload, {headers}::{headers_type} AS headers, \
+    {created} AS created_at, {size} AS size";
+const FROM_BOTTOM: &str = "SELECT {columns} FROM {outbox} o WHERE {is_pending} ORDER BY {seq} LIMIT $3";
+const ABOVE_HEAD: &str = "SELECT {columns} FROM {outbox} o WHERE {seq} > $5 AND {is_pending} ORDER BY {seq} LIMIT $3";
 /// Gaps as ranges: 8,000 ranges take 18 ms, one of a million numbers 0.2 ms. Rejected: `= ANY`, which takes seconds for the latter.
 const IN_GAPS: &str = "SELECT found.* FROM unnest($6::int8[], $7::int8[]) AS gap (low, high) CROSS JOIN LATERAL \
-    (SELECT {columns} FROM {outbox} o WHERE o.seq BETWEEN gap.low AND gap.high AND {is_pending} ORDER BY o.seq LIMIT $3) found \
+    (SELECT {columns} FROM {outbox} o WHERE {seq} BETWEEN gap.low AND gap.high AND {is_pending} ORDER BY {seq} LIMIT $3) found \
     ORDER BY found.seq LIMIT $3";
 
 /// Bytes of a value without reading it from TOAST. Only text and bytea tell their length there. A json or jsonb value tells what it
@@ -179,14 +181,6 @@ fn compare(state: Option<i64>, token: Option<i64>, files: (File, File), claim: C
     Ok(())
 }
 
-/// A key as it stands in the table of parked events, whatever its type.
-pub(super) fn key_text(key: Kind) -> &'static str {
-    match key {
-        Kind::Text | Kind::Json | Kind::Jsonb => "o.key::text",
-        Kind::Bytes => "'\\x' || encode(o.key, 'hex')",
-    }
-}
-
 /// Puts the parts together for one table.
 fn fill(template: &str, names: &Names, table: &Table) -> Sql {
     let oid = table.sequence.as_ref().map(|sequence| sequence.oid.0.to_string()).unwrap_or_default();
@@ -194,9 +188,11 @@ fn fill(template: &str, names: &Names, table: &Table) -> Sql {
     let (file, value) = if table.sequence.is_some() { (SEQUENCE_FILE, LAST_VALUE) } else { (NO_SEQUENCE, NO_SEQUENCE) };
     let relations = if table.partitioned { ALL_PARTITIONS } else { ONE_RELATION };
     let size = |column: &str, kind: Kind| match kind {
-        Kind::Text | Kind::Bytes => LENGTH.replace("{column}", column),
+        Kind::Text => LENGTH.replace("{column}", &format!("{column}::text")),
+        Kind::Bytes => LENGTH.replace("{column}", column),
         Kind::Json | Kind::Jsonb => STORED.replace("{column}", column),
     };
+    let columns = &table.columns;
     let parts: [(&str, &str); 9] = [
         ("header", HEADER),
         ("rows_from_bottom", &CUT.replace("{part}", FROM_BOTTOM)),
@@ -208,14 +204,10 @@ fn fill(template: &str, names: &Names, table: &Table) -> Sql {
         ("size", SIZE),
         ("holders", HOLDERS),
     ];
-    let leaves: [(&str, &str); 11] = [
-        ("key_text", key_text(table.key)),
-        ("key_type", table.key.sql()),
-        ("payload_type", table.payload.sql()),
-        ("headers_type", table.headers.sql()),
-        ("key_size", &size("o.key", table.key)),
-        ("payload_size", &size("o.payload", table.payload)),
-        ("headers_size", &size("o.headers", table.headers)),
+    let leaves: [(&str, &str); 7] = [
+        ("key_size", &size("{key}", columns.key)),
+        ("payload_size", &size("{payload}", columns.payload)),
+        ("headers_size", &size("{headers}", columns.headers)),
         ("sequence_file", file),
         ("last_value", value),
         ("sequence_oid", &oid),
@@ -225,5 +217,5 @@ fn fill(template: &str, names: &Names, table: &Table) -> Sql {
     for (name, value) in parts.into_iter().chain(leaves) {
         text = text.replace(&format!("{{{name}}}"), value);
     }
-    names.sql_with(&text, &[("sequence", sequence)])
+    names.sql_with(&columns.expand(&text), &[("sequence", sequence)])
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sqlx::types::Uuid;
-
+use super::columns::IdKind;
 use super::connection::{Link, Statement, Work, statement};
 use super::failure::{in_doubt, unreadable};
-use super::fetch;
+use super::identities::Identities;
 use super::names::{Names, Sql, literal};
 use super::settings::Settings;
 use super::standing;
@@ -22,10 +21,10 @@ use crate::source::{ClaimNumber, Marker, Pins};
 /// By number, row by row of the batch: `INDEXES_ONLY` keeps the planner from reading the whole table, and `IS TRUE` from taking the index
 /// on `id`, whose entries lie scattered. By id too, since another event may have got the same number after a failover. Rejected:
 /// `AND sent_at IS NULL`, which would make a row that a person has marked look like a fault.
-const MARK_ROWS: &str = "UPDATE {outbox} o SET sent_at = now() FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
-    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING o.sent_at IS NOT NULL AS is_marked";
-const DELETE_ROWS: &str = "DELETE FROM {outbox} o USING unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
-    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE RETURNING true AS is_marked";
+const MARK_ROWS: &str = "UPDATE {outbox} o SET {sent_at_column} = {now} FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
+    WHERE {seq} = b.seq AND ({identity} = b.id) IS TRUE RETURNING {sent_at} IS NOT NULL AS is_marked";
+const DELETE_ROWS: &str = "DELETE FROM {outbox} o USING unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
+    WHERE {seq} = b.seq AND ({identity} = b.id) IS TRUE RETURNING true AS is_marked";
 
 /// A row that is marked takes its parked entry along: a person may have marked it, or a release came when it was published already.
 const FORGET_MARKED: &str = "forgotten AS (DELETE FROM {parked} p WHERE p.name = {name} AND p.seq >= ($1::int8[])[1] \
@@ -41,12 +40,13 @@ const WITHOUT_JOURNAL: &str = "WITH marked AS ({rows}), {forget} SELECT (SELECT 
 const PIN: &str = "UPDATE {state} SET pins = pins || $2::jsonb WHERE name = $1";
 
 /// Parks what is still unsent. The entry of another event that had the same number gives way.
-const PARK: &str = "INSERT INTO {parked} AS p (name, seq, id, topic, key, code, detail, blocking) \
-    SELECT DISTINCT ON (o.seq) $1, o.seq, o.id, o.topic, {key_text}, b.code, b.detail, $6 \
-    FROM unnest($2::int8[], $3::uuid[], $4::text[], $5::text[]) AS b (seq, id, code, detail) \
-    JOIN {outbox} o ON o.seq = b.seq AND (o.id = b.id) IS TRUE WHERE o.sent_at IS NULL \
-    ON CONFLICT (name, seq) DO UPDATE SET id = excluded.id, topic = excluded.topic, key = excluded.key, code = excluded.code, \
-    detail = excluded.detail, blocking = excluded.blocking, parked_at = now() WHERE p.id <> excluded.id";
+const PARK: &str = "INSERT INTO {parked} AS p (name, seq, id, fingerprint, topic, key, code, detail, blocking) \
+    SELECT DISTINCT ON ({seq}) $1, {seq}, {id}::text, {fingerprint}, coalesce({topic}::text, ''), {key_text}, b.code, b.detail, $6 \
+    FROM unnest($2::int8[], $3::{identity_type}[], $4::text[], $5::text[]) AS b (seq, id, code, detail) \
+    JOIN {outbox} o ON {seq} = b.seq AND ({identity} = b.id) IS TRUE WHERE {sent_at} IS NULL \
+    ON CONFLICT (name, seq) DO UPDATE SET id = excluded.id, fingerprint = excluded.fingerprint, topic = excluded.topic, \
+    key = excluded.key, code = excluded.code, detail = excluded.detail, blocking = excluded.blocking, parked_at = now() \
+    WHERE (p.id, p.fingerprint) IS DISTINCT FROM (excluded.id, excluded.fingerprint)";
 /// What is held already may be so for another reason by now.
 const HOLD: &str = "INSERT INTO {held} AS h (name, topic, code, detail) \
     SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ON CONFLICT (name, topic) \
@@ -60,14 +60,15 @@ pub struct PostgresMarker {
     settings: Arc<Settings>,
     claim: ClaimNumber,
     marking: Marking,
+    identities: IdKind,
     park: Sql,
 }
 
 impl PostgresMarker {
     pub(super) fn new(link: Link, names: Arc<Names>, settings: Arc<Settings>, claim: ClaimNumber, table: &Table) -> Self {
-        let marking = Marking::new(&names, &settings);
-        let park = names.sql_with(PARK, &[("key_text", fetch::key_text(table.key))]);
-        Self { link, names, settings, claim, marking, park }
+        let marking = Marking::new(&names, &settings, table);
+        let (identities, park) = (table.columns.id, table.sql(&names, PARK));
+        Self { link, names, settings, claim, marking, identities, park }
     }
 
     /// Begins a transaction under the locked state row.
@@ -80,7 +81,7 @@ impl Marker for PostgresMarker {
     async fn mark(&mut self, published: &Published) -> Result<(), Fault> {
         let mut work = begin_claimed(&mut self.link, &self.names, &self.settings, self.claim).await?;
         let batch = published.batch();
-        let rows = (batch.seqs().collect(), batch.ids().collect());
+        let rows = (batch.seqs().collect(), Identities::of(self.identities, batch.ids())?);
         let marked = match published.journalled() {
             Some(applied) => self.marking.apply(&mut work, rows, applied, Cause::Mark).await?,
             None => self.marking.only_rows(&mut work, rows).await?,
@@ -106,7 +107,8 @@ impl Marker for PostgresMarker {
     }
 
     async fn set_aside(&mut self, what: &SetAside) -> Result<Done, Fault> {
-        let park = park(&self.park, &self.settings, &what.unfit);
+        let identities = Identities::of(self.identities, what.unfit.iter().map(|one| one.id.id()))?;
+        let park = park(&self.park, &self.settings, &what.unfit, identities);
         let hold = hold(&self.names.sql(HOLD), &self.settings, &what.ailing);
         let mut work = self.begin().await?;
         let done = Done { parked: work.execute(park).await?, held: work.execute(hold).await? };
@@ -123,12 +125,12 @@ impl Marker for PostgresMarker {
     }
 }
 
-fn park(sql: &Sql, settings: &Settings, unfit: &[Unfit]) -> Statement<'static> {
+fn park(sql: &Sql, settings: &Settings, unfit: &[Unfit], identities: Identities) -> Statement<'static> {
     let column = |get: fn(&Unfit) -> &str| -> Vec<String> { unfit.iter().map(|one| get(one).to_owned()).collect() };
-    statement(sql)
-        .bind(settings.name().to_owned())
-        .bind(unfit.iter().map(|one| one.seq).collect::<Vec<_>>())
-        .bind(unfit.iter().map(|one| one.id).collect::<Vec<_>>())
+    let seqs: Vec<i64> = unfit.iter().map(|one| one.seq).collect();
+    let park = statement(sql).bind(settings.name().to_owned()).bind(seqs);
+    identities
+        .bind_to(park)
         .bind(column(|one| one.code))
         .bind(column(|one| &one.detail))
         .bind(settings.outbox.on_poison == OnPoison::ParkKey)
@@ -155,8 +157,8 @@ pub(super) async fn begin_claimed<'a>(
     Err(Fault::in_doubt(Cause::ClaimChanged, "the state row holds another claim number"))
 }
 
-/// Numbers and ids of rows to mark.
-pub(super) type Rows = (Vec<i64>, Vec<Uuid>);
+/// Numbers and identities of rows to mark.
+pub(super) type Rows = (Vec<i64>, Identities);
 
 /// The statements that mark rows in the configured way.
 pub(super) struct Marking {
@@ -166,11 +168,12 @@ pub(super) struct Marking {
 }
 
 impl Marking {
-    pub(super) fn new(names: &Names, settings: &Settings) -> Self {
-        let rows = names.sql(match settings.outbox.mark {
+    pub(super) fn new(names: &Names, settings: &Settings, table: &Table) -> Self {
+        let rows = match settings.outbox.mark {
             Mark::Row => MARK_ROWS,
             Mark::Delete => DELETE_ROWS,
-        });
+        };
+        let rows = table.sql(names, rows);
         let forget = names.sql_with(FORGET_MARKED, &[("name", &literal(settings.name()))]);
         let fill = |template| names.sql_with(template, &[("rows", rows.text()), ("forget", forget.text())]);
         Self { name: settings.name().to_owned(), with_journal: fill(WITH_JOURNAL), without_journal: fill(WITHOUT_JOURNAL) }
@@ -179,9 +182,9 @@ impl Marking {
     /// Marks rows and records their batch as applied; returns how many rows were there. `otherwise` when the batch is applied already
     /// or does not follow the newest one.
     pub(super) async fn apply(&self, work: &mut Work<'_>, rows: Rows, at: Applied, otherwise: Cause) -> Result<u64, Fault> {
-        let mark = statement(&self.with_journal)
-            .bind(rows.0)
-            .bind(rows.1)
+        let mark = rows
+            .1
+            .bind_to(statement(&self.with_journal).bind(rows.0))
             .bind(&self.name)
             .bind(at.n.cast_signed())
             .bind(at.offset)
@@ -194,7 +197,8 @@ impl Marking {
     }
 
     async fn only_rows(&self, work: &mut Work<'_>, rows: Rows) -> Result<u64, Fault> {
-        let row = work.row(statement(&self.without_journal).bind(rows.0).bind(rows.1)).await?.ok_or_else(|| unreadable("count"))?;
+        let row =
+            work.row(rows.1.bind_to(statement(&self.without_journal).bind(rows.0))).await?.ok_or_else(|| unreadable("count"))?;
         get::<i64>(&row, 0, "count").map(i64::cast_unsigned)
     }
 }

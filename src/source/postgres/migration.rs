@@ -1,10 +1,11 @@
 //! The numbered migrations, which steps of them a database still needs, and running those.
 
+use super::columns::Columns;
 use super::connection::{Link, Work, statement};
 use super::failure::MIGRATE;
 use super::names::{Names, literal};
 use super::settings::Settings;
-use super::table::get;
+use super::table::{self, get};
 use super::{Postgres, schema};
 use crate::fault::Fault;
 
@@ -97,6 +98,7 @@ async fn next(link: &mut Link, settings: &Settings) -> Result<Option<Step>, Faul
 async fn steps(work: &mut Work<'_>, settings: &Settings) -> Result<Vec<Step>, Fault> {
     let place = place(work, settings).await?;
     let names = &place.names;
+    let columns = columns(work, &place, settings).await?;
     let exists = sqlx::query(HAS_MIGRATIONS).persistent(false).bind(names.in_schema("outboxd_migrations"));
     let recorded = work.row(exists).await?.map_or(Ok(false), |row| get(&row, 0, "exists"))?;
     let (relay, table) = match recorded {
@@ -106,7 +108,7 @@ async fn steps(work: &mut Work<'_>, settings: &Settings) -> Result<Vec<Step>, Fa
     let mut steps: Vec<Step> = Vec::new();
     for migration in &MIGRATIONS {
         let missing = [!relay.contains(&migration.version), !table.contains(&migration.version)];
-        steps.extend(step(migration, missing, &place));
+        steps.extend(step(migration, missing, &place, &columns));
     }
     if !recorded && let Some(first) = steps.first_mut() {
         first.sql.insert_str(0, names.sql(CREATE_MIGRATIONS).text());
@@ -116,13 +118,25 @@ async fn steps(work: &mut Work<'_>, settings: &Settings) -> Result<Vec<Step>, Fa
     Ok(steps)
 }
 
+/// The columns of a table that is there and fits, or those that it will have. A table of one's own is never created.
+async fn columns(work: &mut Work<'_>, place: &Place, settings: &Settings) -> Result<Columns, Fault> {
+    if place.table_exists {
+        return Ok(table::look_up(work, &place.names, settings).await?.columns);
+    }
+    if settings.outbox.columns.are_standard() {
+        return Ok(Columns::standard());
+    }
+    let detail = format!("table {} is not there, and with outbox.columns it is yours to create", place.names.shown());
+    Err(Fault::Misconfigured { detail, remedy: "Create it, or correct outbox.table; without outbox.columns, migrate does".into() })
+}
+
 /// The statements of one migration that are missing: the relay's part, the table's part.
-fn step(migration: &Migration, [relay, table]: [bool; 2], place: &Place) -> Option<Step> {
+fn step(migration: &Migration, [relay, table]: [bool; 2], place: &Place, columns: &Columns) -> Option<Step> {
     let mut sql = String::new();
     let mut add = |template: &str, scope: &str| {
         let version = migration.version.to_string();
         let record = [("version", version.as_str()), ("scope", &literal(scope)), ("title", &literal(migration.title))];
-        sql += place.names.sql(template).text();
+        sql += place.names.sql(&columns.expand(template)).text();
         sql += place.names.sql_with(RECORD, &record).text();
     };
     if relay {
@@ -140,7 +154,7 @@ async fn versions(work: &mut Work<'_>, names: &Names, scope: &str) -> Result<Vec
     rows.iter().map(|row| get(row, 0, "version")).collect()
 }
 
-async fn place(work: &mut Work<'_>, settings: &Settings) -> Result<Place, Fault> {
+pub(super) async fn place(work: &mut Work<'_>, settings: &Settings) -> Result<Place, Fault> {
     let asked = settings.quoted_table();
     let query =
         sqlx::query(PLACE).persistent(false).bind(asked).bind(&settings.outbox.table.schema).bind(&settings.outbox.table.table);
@@ -148,7 +162,8 @@ async fn place(work: &mut Work<'_>, settings: &Settings) -> Result<Place, Fault>
     let schema: Option<String> = get(&row, 0, "nspname")?;
     match schema {
         Some(schema) if get(&row, 3, "exists")? => {
-            Ok(Place { names: Names { schema, table: get(&row, 1, "relname")? }, table_exists: get(&row, 2, "exists")? })
+            let names = Names { schema, table: get(&row, 1, "relname")?, columns: settings.outbox.columns.clone() };
+            Ok(Place { names, table_exists: get(&row, 2, "exists")? })
         }
         Some(_) | None => Err(no_schema(settings)),
     }
@@ -168,11 +183,11 @@ mod tests {
 
     #[test]
     fn every_file_has_its_parts_and_no_placeholder_is_left() {
-        let names = Names { schema: "s".into(), table: "t".into() };
+        let names = Names { schema: "s".into(), table: "t".into(), columns: Default::default() };
         for (at, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(migration.version as usize, at + 1);
             for part in ["relay", "table", "outbox"] {
-                let sql = names.sql(migration.part(part));
+                let sql = names.sql(&Columns::standard().expand(migration.part(part)));
                 assert!(sql.text().contains("\"s\"."), "{part}: {}", sql.text());
                 assert!(!sql.text().replace("'{}'", "").replace("{\"name\"", "").contains('{'), "{part}: {}", sql.text());
             }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
 
+use crate::config::{Column, Columns};
+
 /// The longest identifier PostgreSQL keeps; it cuts longer ones.
 const LONGEST: usize = 63;
 
@@ -33,13 +35,15 @@ impl Sql {
     }
 }
 
-/// Schema and table of one outbox.
+/// Schema, table and columns of one outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
     /// Schema of the table and of the relay's own tables, as the catalog has it.
     pub(super) schema: String,
     /// The table, as the catalog has it.
     pub(super) table: String,
+    /// What its columns are called.
+    pub(super) columns: Columns,
 }
 
 impl Names {
@@ -84,9 +88,29 @@ impl Names {
             "held" => self.in_schema("outboxd_held"),
             "audit" => self.in_schema("outboxd_audit"),
             "migrations" => self.in_schema("outboxd_migrations"),
-            _ => return more.iter().find(|(name, _)| *name == placeholder).map(|(_, value)| (*value).to_owned()),
+            "seq_column" => self.bare(Column::Seq),
+            "sent_at_column" => self.bare(Column::SentAt),
+            _ => {
+                let given = more.iter().find(|(name, _)| *name == placeholder).map(|(_, value)| (*value).to_owned());
+                return given.or_else(|| self.column(placeholder));
+            }
         };
         Some(own)
+    }
+
+    /// A column of the table as `o`; one that the table does not have is NULL in each row.
+    fn column(&self, placeholder: &str) -> Option<String> {
+        let column = Column::ALL.into_iter().find(|column| column.name() == placeholder)?;
+        Some(match (self.columns.of(column), column) {
+            (Some(name), _) => format!("o.{}", quoted(name)),
+            (None, Column::CreatedAt | Column::SentAt) => "NULL::timestamptz".into(),
+            (None, _) => "NULL::text".into(),
+        })
+    }
+
+    /// A column where a statement allows no table before it.
+    fn bare(&self, column: Column) -> String {
+        self.columns.of(column).map(quoted).unwrap_or_default()
     }
 
     /// Schema and name for a statement.
@@ -113,7 +137,7 @@ mod tests {
     use super::*;
 
     fn names(schema: &str, table: &str) -> Names {
-        Names { schema: schema.into(), table: table.into() }
+        Names { schema: schema.into(), table: table.into(), columns: Columns::default() }
     }
 
     #[test]
@@ -132,6 +156,15 @@ mod tests {
     fn what_a_name_holds_is_no_placeholder() {
         let sql = names("{state}", "{outbox}").sql("'{}' {outbox} {unknown} {");
         assert_eq!(sql.text(), "'{}' \"{state}\".\"{outbox}\" {unknown} {");
+    }
+
+    #[test]
+    fn columns_have_the_names_of_the_table() {
+        let mut names = names("s", "t");
+        let columns = Columns::default().with(Column::Id, Some("{outbox}\"; --")).with(Column::Key, None);
+        names.columns = columns.with(Column::SentAt, Some("Sent"));
+        let sql = names.sql("{id} {key} {sent_at} {sent_at_column} {seq} {seq_column}");
+        assert_eq!(sql.text(), "o.\"{outbox}\"\"; --\" NULL::text o.\"Sent\" \"Sent\" o.\"seq\" \"seq\"");
     }
 
     #[test]

@@ -6,38 +6,42 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
 
+use super::columns::IdKind;
 use super::connection::{Statement, Work, statement};
-use super::fetch::key_text;
 use super::names::{Names, Sql};
-use super::table::{self, get};
-use super::{Postgres, settle, standing};
+use super::table::{self, Table, get};
+use super::{Postgres, standing};
 use crate::config::Mark;
 use crate::fault::{Fault, HaltCode};
 use crate::source::ClaimNumber;
 
 /// `$1` name, `$2` identities, `$3` code, `$4` topic; NULL: any.
-const CHOSEN: &str = "p.name = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND ($3::text IS NULL OR p.code = $3) \
+const CHOSEN: &str = "p.name = $1 AND ($2::text[] IS NULL OR p.id = ANY ($2)) AND ($3::text IS NULL OR p.code = $3) \
     AND ($4::text IS NULL OR p.topic = $4)";
 const LIST: &str = "SELECT p.seq, p.id, p.topic, p.key, p.code, p.detail, p.blocking, \
     greatest(0, extract(epoch FROM clock_timestamp() - p.parked_at) * 1000000)::int8 \
     FROM {parked} p WHERE {chosen} ORDER BY p.code, p.seq LIMIT $5";
 const COUNT: &str = "SELECT count(*) FROM {parked} p WHERE {chosen}";
 /// What waits behind each key, among the first 100,000 unsent events: one pass, since there is no index on the key.
-const WAITING: &str = "SELECT o.topic, o.key, count(*) FROM (SELECT o.seq, o.topic::text, {key_text} AS key FROM {outbox} o \
-    WHERE o.sent_at IS NULL ORDER BY o.seq LIMIT 100000) o WHERE o.seq NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
-    AND (o.topic, o.key) IN (SELECT topic, key FROM {parked} WHERE name = $1 AND blocking) GROUP BY 1, 2";
+const WAITING: &str = "SELECT w.topic, w.key, count(*) FROM \
+    (SELECT {seq} AS seq, {topic}::text AS topic, {key_text} AS key FROM {outbox} o \
+    WHERE {sent_at} IS NULL ORDER BY {seq} LIMIT 100000) w WHERE w.seq NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
+    AND (w.topic, w.key) IN (SELECT topic, key FROM {parked} WHERE name = $1 AND blocking) GROUP BY 1, 2";
 
 /// A new claim number: the relay throws away what it has fetched and reads the table anew, in full form, so that what comes back is not
 /// overtaken by a later event of its key.
 const NEW_CLAIM: &str = "UPDATE {state} SET claim = $2 WHERE name = $1";
+/// Entries of events that are sent or gone. By id and not by what the row says: it may have been corrected to be tried again.
+const FORGET: &str = "DELETE FROM {parked} p WHERE p.name = $1 AND NOT EXISTS \
+    (SELECT FROM {outbox} o WHERE {seq} = p.seq AND ({id}::text = p.id) IS TRUE AND {sent_at} IS NULL)";
 const RETRY: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), audited AS ({audit_each} RETURNING 1) \
     SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM audited)";
 /// Row security and triggers can keep a row from being marked, without an error: then it would be published after all.
 const DISCARD: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), marked AS ({mark}), \
     audited AS ({audit_each} RETURNING 1) SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FILTER (WHERE is_marked) FROM marked)";
-const MARK: &str = "UPDATE {outbox} o SET sent_at = now() FROM chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE \
-    RETURNING o.sent_at IS NOT NULL AS is_marked";
-const DELETE: &str = "DELETE FROM {outbox} o USING chosen c WHERE o.seq = c.seq AND (o.id = c.id) IS TRUE \
+const MARK: &str = "UPDATE {outbox} o SET {sent_at_column} = {now} FROM chosen p WHERE {seq} = p.seq AND ({is_as_parked}) IS TRUE \
+    RETURNING {sent_at} IS NOT NULL AS is_marked";
+const DELETE: &str = "DELETE FROM {outbox} o USING chosen p WHERE {seq} = p.seq AND ({is_as_parked}) IS TRUE \
     RETURNING true AS is_marked";
 const AUDIT_EACH: &str = "INSERT INTO {audit} (name, who, action, reason, detail) SELECT $1, session_user || $5, $6, $7, \
     jsonb_build_object('seq', c.seq, 'id', c.id, 'topic', c.topic, 'code', c.code) FROM chosen c";
@@ -46,7 +50,7 @@ const AUDIT_EACH: &str = "INSERT INTO {audit} (name, who, action, reason, detail
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chosen {
     /// Those with these identities; none given: any.
-    pub ids: Vec<Uuid>,
+    pub ids: Vec<String>,
     /// Those that were parked for this reason.
     pub code: Option<String>,
     /// Those of this topic.
@@ -58,8 +62,8 @@ pub struct Chosen {
 pub struct ParkedEvent {
     /// Its number.
     pub seq: i64,
-    /// Its identity.
-    pub id: Uuid,
+    /// Its identity as text.
+    pub id: String,
     /// Its topic as in the table.
     pub topic: String,
     /// Its key as text.
@@ -100,10 +104,10 @@ impl Postgres {
     pub async fn parked(&self, chosen: &Chosen, most: u32) -> Result<Vec<ParkedEvent>, Fault> {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin().await?;
-        let key = table::look_up(&mut work, &names, &self.settings).await?.key;
-        let waiting = names.sql_with(WAITING, &[("key_text", key_text(key))]);
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let waiting = table.sql(&names, WAITING);
         let waiting = waiting_by_key(&work.rows(statement(&waiting).bind(self.settings.name())).await?)?;
-        let list = bind(&fill(LIST, &names, &self.settings.outbox.mark), self.settings.name(), chosen).bind(i64::from(most));
+        let list = bind(&self.fill(LIST, &names, &table), self.settings.name(), chosen, &table).bind(i64::from(most));
         let rows = work.rows(list).await?;
         work.commit().await?;
         rows.iter().map(|row| read(row, &waiting)).collect()
@@ -113,7 +117,8 @@ impl Postgres {
     pub async fn count_parked(&self, chosen: &Chosen) -> Result<u64, Fault> {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin().await?;
-        let row = work.row(bind(&fill(COUNT, &names, &self.settings.outbox.mark), self.settings.name(), chosen)).await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let row = work.row(bind(&self.fill(COUNT, &names, &table), self.settings.name(), chosen, &table)).await?;
         work.commit().await?;
         row.map_or(Ok(0), |row| get::<i64>(&row, 0, "count").map(i64::cast_unsigned))
     }
@@ -125,15 +130,17 @@ impl Postgres {
             Decision::Retry => RETRY,
             Decision::Discard => DISCARD,
         };
-        let sql = fill(template, &names, &self.settings.outbox.mark);
         let (mut work, _) = standing::begin_locked(&mut link, &names, &self.settings).await?;
-        let forgotten = work.execute(statement(&names.sql(settle::FORGET_PARKED)).bind(self.settings.name())).await?;
-        let decide = bind(&sql, self.settings.name(), chosen).bind(who.to_owned()).bind(decision.action()).bind(reason.to_owned());
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let sql = self.fill(template, &names, &table);
+        let forgotten = work.execute(statement(&names.sql(FORGET)).bind(self.settings.name())).await?;
+        let decide =
+            bind(&sql, self.settings.name(), chosen, &table).bind(who.to_owned()).bind(decision.action()).bind(reason.to_owned());
         let row = work.row(decide).await?.ok_or_else(|| super::failure::unreadable("count"))?;
         let (decided, done): (i64, i64) = (get(&row, 0, "count")?, get(&row, 1, "count")?);
         if decided != done {
             let detail = format!("marking {} of {decided} rows", decided - done);
-            return Err(Fault::Refused { detail, remedy: HaltCode::MarkRefused.remedy().into() });
+            return Err(Fault::Refused { detail, remedy: unmarkable(&table).into() });
         }
         // also for what was only forgotten: the events behind it are free now
         if decided.cast_unsigned() + forgotten > 0 {
@@ -144,23 +151,39 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    fn fill(&self, template: &str, names: &Names, table: &Table) -> Sql {
+        let mark = match self.settings.outbox.mark {
+            Mark::Row => MARK,
+            Mark::Delete => DELETE,
+        };
+        table.sql(names, &template.replace("{chosen}", CHOSEN).replace("{mark}", mark).replace("{audit_each}", AUDIT_EACH))
+    }
+}
+
 /// Whoever relays notices at the next fetch or mark.
 pub(super) async fn new_claim(work: &mut Work<'_>, names: &Names, name: &str) -> Result<(), Fault> {
     let claim = ClaimNumber(fastrand::i64(..));
     work.execute(statement(&names.sql(NEW_CLAIM)).bind(name.to_owned()).bind(claim.0)).await.map(drop)
 }
 
-fn fill(template: &str, names: &Names, mark: &Mark) -> Sql {
-    let mark = match mark {
-        Mark::Row => MARK,
-        Mark::Delete => DELETE,
-    };
-    let template = template.replace("{chosen}", CHOSEN).replace("{mark}", mark).replace("{audit_each}", AUDIT_EACH);
-    names.sql(&template)
+/// Why a parked event could not be marked.
+fn unmarkable(table: &Table) -> &'static str {
+    match table.columns.id {
+        IdKind::Uuid => HaltCode::MarkRefused.remedy(),
+        IdKind::Content => {
+            "Its row was changed since it was parked, and with it the event: retry it, which parks it anew if need be. \
+             Otherwise look for a row security policy or a trigger that keeps the relay from updating the table"
+        }
+    }
 }
 
-fn bind(sql: &Sql, name: &str, chosen: &Chosen) -> Statement<'static> {
-    let ids = (!chosen.ids.is_empty()).then(|| chosen.ids.clone());
+fn bind(sql: &Sql, name: &str, chosen: &Chosen, table: &Table) -> Statement<'static> {
+    let as_stored = |id: &String| match (table.columns.id, Uuid::parse_str(id)) {
+        (IdKind::Uuid, Ok(uuid)) => uuid.to_string(),
+        (IdKind::Uuid, Err(_)) | (IdKind::Content, _) => id.clone(),
+    };
+    let ids: Option<Vec<String>> = (!chosen.ids.is_empty()).then(|| chosen.ids.iter().map(as_stored).collect());
     statement(sql).bind(name.to_owned()).bind(ids).bind(chosen.code.clone()).bind(chosen.topic.clone())
 }
 

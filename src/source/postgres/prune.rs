@@ -2,10 +2,11 @@
 
 use tokio::sync::Mutex;
 
+use super::Postgres;
 use super::connection::{Work, statement};
 use super::failure::unreadable;
-use super::names::Names;
-use super::{Postgres, table::get};
+use super::names::Sql;
+use super::table::{self, get};
 use crate::fault::Fault;
 use crate::source::{Pruned, Pruning};
 
@@ -13,10 +14,10 @@ use crate::source::{Pruned, Pruning};
 /// sent later. Unsent rows are passed over, so that an event that waits does not keep all younger ones. Rejected: `WHERE sent_at < …`
 /// alone, which reads the whole table where there is no index on `sent_at`, and such an index would cost every mark.
 const STEP: &str = "WITH step AS MATERIALIZED \
-        (SELECT seq::int8 AS seq, sent_at FROM {outbox} WHERE seq > $1 ORDER BY seq LIMIT $2), \
-    young AS (SELECT min(seq) AS seq FROM step WHERE sent_at >= now() - $3 * interval '1 microsecond'), \
-    gone AS (DELETE FROM {outbox} o USING step, young WHERE o.seq = step.seq AND (young.seq IS NULL OR step.seq < young.seq) \
-        AND o.sent_at < now() - $3 * interval '1 microsecond' RETURNING 1) \
+        (SELECT {seq}::int8 AS seq, {sent_at} AS sent_at FROM {outbox} o WHERE {seq} > $1 ORDER BY {seq} LIMIT $2), \
+    young AS (SELECT min(seq) AS seq FROM step WHERE sent_at >= {now} - $3 * interval '1 microsecond'), \
+    gone AS (DELETE FROM {outbox} o USING step, young WHERE {seq} = step.seq AND (young.seq IS NULL OR step.seq < young.seq) \
+        AND {sent_at} < {now} - $3 * interval '1 microsecond' RETURNING 1) \
     SELECT (SELECT count(*) FROM gone), count(*), max(step.seq), (SELECT seq FROM young) FROM step";
 
 /// Applied rows below the newest ten thousand: far more than a claim ever looks back, and never the newest.
@@ -52,7 +53,10 @@ impl Pruning for Postgres {
         let old = statement(&names.sql(OLD_APPLIED)).bind(self.settings.name()).bind(STEP_ROWS);
         let applied = work.execute(old).await?;
         let (pruned, next) = match self.settings.retention().and_then(|retention| i64::try_from(retention.as_micros()).ok()) {
-            Some(retention_us) => step(&mut work, &names, *position, retention_us).await?,
+            Some(retention_us) => {
+                let sql = table::look_up(&mut work, &names, &self.settings).await?.sql(&names, STEP);
+                step(&mut work, &sql, *position, retention_us).await?
+            }
             None => (Pruned::default(), *position),
         };
         work.commit().await?;
@@ -62,8 +66,8 @@ impl Pruning for Postgres {
 }
 
 /// One step, and where the next one begins.
-async fn step(work: &mut Work<'_>, names: &Names, at: Position, retention_us: i64) -> Result<(Pruned, Position), Fault> {
-    let query = statement(&names.sql(STEP)).bind(at.seq).bind(STEP_ROWS).bind(retention_us);
+async fn step(work: &mut Work<'_>, sql: &Sql, at: Position, retention_us: i64) -> Result<(Pruned, Position), Fault> {
+    let query = statement(sql).bind(at.seq).bind(STEP_ROWS).bind(retention_us);
     let row = work.row(query).await?.ok_or_else(|| unreadable("count"))?;
     let (rows, seen): (i64, i64) = (get(&row, 0, "gone")?, get(&row, 1, "count")?);
     let (last, young): (Option<i64>, Option<i64>) = (get(&row, 2, "max")?, get(&row, 3, "young")?);

@@ -5,24 +5,29 @@ use super::failure::GRANT;
 use super::names::{Names, quoted};
 use super::table::{self, get};
 use super::{Postgres, Table};
+use crate::config::Column;
 use crate::fault::Fault;
 
 /// Writers insert and nothing else: an identity column needs no right on its sequence.
 const WRITER: &str = "GRANT USAGE ON SCHEMA {schema} TO {writer};\nGRANT INSERT ON {outbox} TO {writer};\n";
 
 /// The relay reads, marks and removes events, and owns the books beside them. It cannot insert an event or change what one says.
-const RELAY: &str = "GRANT USAGE ON SCHEMA {schema} TO {relay};\nGRANT SELECT, UPDATE (sent_at), DELETE ON {outbox} TO {relay};\n\
+const RELAY: &str = "GRANT USAGE ON SCHEMA {schema} TO {relay};\nGRANT SELECT, {update}DELETE ON {outbox} TO {relay};\n\
     {on_sequence}GRANT SELECT ON {pending}, {migrations} TO {relay};\nGRANT SELECT, UPDATE ON {state} TO {relay};\n\
     GRANT SELECT, INSERT, DELETE ON {applied} TO {relay};\nGRANT SELECT, INSERT, UPDATE ON {token} TO {relay};\n\
     GRANT SELECT, INSERT, UPDATE, DELETE ON {parked}, {held} TO {relay};\nGRANT SELECT, INSERT ON {audit} TO {relay};\n";
+const UPDATE: &str = "UPDATE ({sent_at_column}), ";
 const ON_SEQUENCE: &str = "GRANT SELECT ON SEQUENCE {sequence} TO {relay};\n";
+
+/// A sequence in a default, unlike one of an identity column, is drawn from with the right of who inserts.
+const DRAW: &str = "GRANT USAGE ON SEQUENCE {sequence} TO {writer};\n";
 
 /// Each right that the relay needs, and whether it has it. Names are given as text to be looked up without a right on the schema.
 const NEEDED: &str = "SELECT needed.what || ' on ' || needed.name, has_table_privilege(needed.name, needed.what) FROM (VALUES \
         ($1, 'SELECT'), ($1, 'DELETE'), ($3, 'SELECT'), ($3, 'UPDATE'), ($4, 'SELECT'), ($4, 'INSERT'), ($4, 'DELETE'), \
         ($5, 'SELECT'), ($5, 'INSERT'), ($5, 'UPDATE'), ($6, 'SELECT'), ($6, 'INSERT'), ($6, 'UPDATE'), ($6, 'DELETE'), \
         ($7, 'SELECT'), ($7, 'INSERT'), ($7, 'UPDATE'), ($7, 'DELETE'), ($8, 'INSERT')) AS needed (name, what) \
-    UNION ALL SELECT 'UPDATE (sent_at) on ' || $1, has_column_privilege($1, 'sent_at', 'UPDATE') \
+    UNION ALL SELECT 'UPDATE (' || $9 || ') on ' || $1, has_column_privilege($1, $9, 'UPDATE') WHERE $9 IS NOT NULL \
     UNION ALL SELECT 'SELECT on sequence ' || $2, has_sequence_privilege($2, 'SELECT') WHERE $2 IS NOT NULL";
 
 /// Who is to have the rights.
@@ -55,10 +60,14 @@ impl Postgres {
 }
 
 fn grants(names: &Names, table: &Table, roles: &Roles) -> String {
-    let sequence = table.sequence.as_ref().map(|sequence| sequence.name.as_str());
+    let sequence = table.sequence.as_ref();
     let (writer, relay) = (quoted(&roles.writer), quoted(&roles.relay));
-    let template = format!("{WRITER}{}", RELAY.replace("{on_sequence}", if sequence.is_some() { ON_SEQUENCE } else { "" }));
-    let values = [("writer", writer.as_str()), ("relay", &relay), ("sequence", sequence.unwrap_or_default())];
+    let draw = if sequence.is_some_and(|sequence| !sequence.identity) { DRAW } else { "" };
+    let on_sequence = if sequence.is_some() { ON_SEQUENCE } else { "" };
+    let update = names.columns.of(Column::SentAt).map_or("", |_| UPDATE);
+    let template = format!("{WRITER}{draw}{}", RELAY.replace("{on_sequence}", on_sequence).replace("{update}", update));
+    let sequence = sequence.map(|sequence| sequence.name.as_str()).unwrap_or_default();
+    let values = [("writer", writer.as_str()), ("relay", &relay), ("sequence", sequence)];
     names.sql_with(&template, &values).text().to_owned()
 }
 
@@ -83,7 +92,8 @@ pub(super) async fn needed(link: &mut Link, names: &Names, table: &Table) -> Res
         .bind(names.in_schema("outboxd_token"))
         .bind(names.in_schema("outboxd_parked"))
         .bind(names.in_schema("outboxd_held"))
-        .bind(names.in_schema("outboxd_audit"));
+        .bind(names.in_schema("outboxd_audit"))
+        .bind(names.columns.of(Column::SentAt).map(str::to_owned));
     let mut work = link.begin().await?;
     let rows = work.rows(query).await?;
     work.commit().await?;

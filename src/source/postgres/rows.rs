@@ -4,9 +4,10 @@ use sqlx::postgres::PgRow;
 use sqlx::{Row, ValueRef};
 use uuid::Uuid;
 
+use super::columns::{IdKind, Kind};
 use super::failure::unreadable;
-use super::table::{Kind, Table};
-use crate::event::{Batch, BatchBuilder, BatchLimits, Event, Pushed};
+use super::table::Table;
+use crate::event::{Batch, BatchBuilder, BatchLimits, Event, EventId, Fingerprint, Pushed};
 use crate::fault::Fault;
 use crate::park::Unfit;
 
@@ -16,6 +17,7 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 /// Collects the rows of one fetch.
 pub(super) struct Rows {
     builder: BatchBuilder,
+    id: IdKind,
     kinds: [Kind; 3],
     /// Bytes so far as the statement counts them: it leaves out what follows when they reach the limit.
     size: usize,
@@ -24,8 +26,9 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(limits: BatchLimits, table: &Table) -> Self {
-        let kinds = [table.key, table.payload, table.headers];
-        Self { builder: BatchBuilder::new(limits), kinds, size: 0, limit: limits.bytes }
+        let columns = &table.columns;
+        let kinds = [columns.key, columns.payload, columns.headers];
+        Self { builder: BatchBuilder::new(limits), id: columns.id, kinds, size: 0, limit: limits.bytes }
     }
 
     /// Copies the row into the batch, unless that is full.
@@ -52,7 +55,10 @@ impl Rows {
 
     fn event<'r>(&self, row: &'r PgRow) -> Result<Event<'r>, Fault> {
         let seq = i64::from_be_bytes(fixed(row, 0, "seq")?);
-        let id = Uuid::from_bytes(fixed(row, 1, "id")?);
+        let id = match self.id {
+            IdKind::Uuid => Uuid::from_bytes(fixed(row, 1, "id")?).into(),
+            IdKind::Content => content_id(row)?,
+        };
         let text = |index, column| match bytes(row, index, column)? {
             None => Ok(None),
             Some(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| not_utf8(seq, id, column)),
@@ -66,14 +72,27 @@ impl Rows {
             source: text(5, "source")?,
             payload: body(row, 6, "payload", self.kinds[1])?,
             headers: body(row, 7, "headers", self.kinds[2])?,
-            created_at_us: i64::from_be_bytes(fixed(row, 8, "created_at")?).saturating_add(EPOCH_US),
+            created_at_us: created_at_us(row)?,
         })
     }
 }
 
+/// The fingerprint, then the text.
+fn content_id(row: &PgRow) -> Result<EventId<'_>, Fault> {
+    let (fingerprint, text) = bytes(row, 1, "id")?.and_then(|bytes| bytes.split_first_chunk()).ok_or_else(|| unreadable("id"))?;
+    let text = std::str::from_utf8(text).map_err(|_| unreadable("id"))?;
+    Ok(EventId::Text { text, fingerprint: Fingerprint(u64::from_be_bytes(*fingerprint)) })
+}
+
+fn created_at_us(row: &PgRow) -> Result<Option<i64>, Fault> {
+    let Some(bytes) = bytes(row, 8, "created_at")? else { return Ok(None) };
+    let since_2000 = bytes.try_into().map(i64::from_be_bytes).map_err(|_| unreadable("created_at"))?;
+    Ok(Some(since_2000.saturating_add(EPOCH_US)))
+}
+
 /// Only a database with the encoding SQL_ASCII can hold such a text.
-fn not_utf8(seq: i64, id: Uuid, column: &str) -> Fault {
-    Unfit { seq, id, code: "encoding", detail: format!("its {column} is not UTF-8") }.into()
+fn not_utf8(seq: i64, id: EventId<'_>, column: &str) -> Fault {
+    Unfit { seq, id: id.into(), code: "encoding", detail: format!("its {column} is not UTF-8") }.into()
 }
 
 fn bytes<'r>(row: &'r PgRow, index: usize, column: &'static str) -> Result<Option<&'r [u8]>, Fault> {

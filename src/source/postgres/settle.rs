@@ -2,34 +2,37 @@
 
 use std::sync::Arc;
 
+use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
 
+use super::columns::IdKind;
 use super::connection::{Link, Work, statement};
-use super::failure::in_doubt;
+use super::failure::{in_doubt, unreadable};
 use super::fetch::PostgresReader;
+use super::identities::Identities;
 use super::mark::{self, Marking, PostgresMarker, Rows};
 use super::names::{Names, Sql};
 use super::settings::Settings;
 use super::standing::Claimed;
-use super::table::get;
+use super::table::{Table, get};
 use crate::config::Mark;
-use crate::event::Fingerprint;
+use crate::event::{EventId, Fingerprint};
 use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::journal::{Applied, History, Record};
 use crate::source::{Standing, Tenure};
 
 /// Which events now have the numbers of a record. Not locked: what is marked below is found by number and id again.
-pub(super) const ROWS: &str = "SELECT o.seq::int8, o.id FROM unnest($1::int8[]) AS b (seq) JOIN {outbox} o ON o.seq = b.seq";
+const ROWS: &str = "SELECT {seq}::int8, {identity} FROM unnest($1::int8[]) AS b (seq) JOIN {outbox} o ON {seq} = b.seq";
 
 /// What a row security policy or a trigger has kept from being marked: the UPDATE says 0 rows and no error.
-const STILL_UNSENT: &str = "SELECT count(*), min(o.seq)::int8 FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
-    JOIN {outbox} o ON o.seq = b.seq AND o.id = b.id WHERE o.sent_at IS NULL";
-const STILL_THERE: &str = "SELECT count(*), min(o.seq)::int8 FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
-    JOIN {outbox} o ON o.seq = b.seq AND o.id = b.id";
+const STILL_UNSENT: &str = "SELECT count(*), min({seq})::int8 FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
+    JOIN {outbox} o ON {seq} = b.seq AND {identity} = b.id WHERE {sent_at} IS NULL";
+const STILL_THERE: &str = "SELECT count(*), min({seq})::int8 FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
+    JOIN {outbox} o ON {seq} = b.seq AND {identity} = b.id";
 
 /// Entries of events that are sent, gone, or another event by now.
-pub(super) const FORGET_PARKED: &str = "DELETE FROM {parked} p WHERE p.name = $1 AND NOT EXISTS \
-    (SELECT FROM {outbox} o WHERE o.seq = p.seq AND (o.id = p.id) IS TRUE AND o.sent_at IS NULL)";
+const FORGET_PARKED: &str = "DELETE FROM {parked} p WHERE p.name = $1 AND NOT EXISTS \
+    (SELECT FROM {outbox} o WHERE {seq} = p.seq AND ({is_as_parked}) IS TRUE AND {sent_at} IS NULL)";
 
 /// A settled claim ends a halt. Under the claim number, so that a zombie ends nobody's halt.
 pub(super) const END_HALT: &str =
@@ -53,7 +56,7 @@ impl PostgresTenure {
     async fn settle_one(&mut self, sql: &Statements, record: &Record, place: Applied) -> Result<(), Fault> {
         let (names, settings) = (&self.names, &self.settings);
         let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
-        let rows = matching(&mut work, &sql.rows, record).await?;
+        let rows = sql.rows.find(&mut work, record).await?;
         sql.marking.apply(&mut work, rows.clone(), place, Cause::Settle).await?;
         expect_marked(&mut work, sql, record.n, rows).await?;
         work.commit().await.map_err(in_doubt(Cause::Settle))
@@ -62,7 +65,8 @@ impl PostgresTenure {
     async fn forget_parked(&mut self) -> Result<(), Fault> {
         let (names, settings) = (&self.names, &self.settings);
         let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
-        work.execute(statement(&names.sql(FORGET_PARKED)).bind(settings.name())).await?;
+        let forget = self.claimed.table.sql(names, FORGET_PARKED);
+        work.execute(statement(&forget).bind(settings.name())).await?;
         work.commit().await
     }
 
@@ -83,7 +87,7 @@ impl Tenure for PostgresTenure {
     }
 
     async fn settle<H: History>(mut self, mut history: H) -> Result<(PostgresReader, PostgresMarker), Fault> {
-        let sql = Statements::new(&self.names, &self.settings);
+        let sql = Statements::new(&self.names, &self.settings, &self.claimed.table);
         while let Some((record, place)) = history.next().await? {
             self.settle_one(&sql, &record, place).await?;
         }
@@ -99,38 +103,60 @@ impl Tenure for PostgresTenure {
 }
 
 struct Statements {
-    rows: Sql,
+    rows: Matching,
     marking: Marking,
     left: Sql,
 }
 
 impl Statements {
-    fn new(names: &Names, settings: &Settings) -> Self {
+    fn new(names: &Names, settings: &Settings, table: &Table) -> Self {
         let left = match settings.outbox.mark {
             Mark::Row => STILL_UNSENT,
             Mark::Delete => STILL_THERE,
         };
-        Self { rows: names.sql(ROWS), marking: Marking::new(names, settings), left: names.sql(left) }
+        Self { rows: Matching::new(names, table), marking: Marking::new(names, settings, table), left: table.sql(names, left) }
     }
 }
 
-/// Numbers and ids of the rows that are the record's events: the same number is not enough.
-pub(super) async fn matching(work: &mut Work<'_>, sql: &Sql, record: &Record) -> Result<Rows, Fault> {
-    let asked: Vec<i64> = record.entries.iter().map(|entry| entry.seq).collect();
-    let mut found = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
-    for row in work.rows(statement(sql).bind(asked)).await? {
-        let (seq, id): (i64, Uuid) = (get(&row, 0, "seq")?, get(&row, 1, "id")?);
-        let entry = record.entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| record.entries[at]);
-        if entry.is_ok_and(|entry| entry.fingerprint == Fingerprint::of(id)) {
-            found.0.push(seq);
-            found.1.push(id);
+/// Finds the rows that are a record's events.
+pub(super) struct Matching {
+    sql: Sql,
+    identities: IdKind,
+}
+
+impl Matching {
+    pub(super) fn new(names: &Names, table: &Table) -> Self {
+        Self { sql: table.sql(names, ROWS), identities: table.columns.id }
+    }
+
+    /// Their numbers and identities: the same number is not enough.
+    pub(super) async fn find(&self, work: &mut Work<'_>, record: &Record) -> Result<Rows, Fault> {
+        let asked: Vec<i64> = record.entries.iter().map(|entry| entry.seq).collect();
+        let mut found = (Vec::with_capacity(asked.len()), Identities::empty(self.identities, asked.len()));
+        for row in work.rows(statement(&self.sql).bind(asked)).await? {
+            let (seq, id) = (get(&row, 0, "seq")?, self.id(&row)?);
+            let entry = record.entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| record.entries[at]);
+            if entry.is_ok_and(|entry| entry.fingerprint == id.fingerprint()) {
+                found.0.push(seq);
+                found.1.push(id)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn id(&self, row: &PgRow) -> Result<EventId<'static>, Fault> {
+        match self.identities {
+            IdKind::Uuid => get::<Uuid>(row, 1, "id").map(EventId::Uuid),
+            IdKind::Content => {
+                let bytes = get::<Vec<u8>>(row, 1, "id")?.try_into().map_err(|_| unreadable("id"))?;
+                Ok(EventId::Text { text: "", fingerprint: Fingerprint(u64::from_be_bytes(bytes)) })
+            }
         }
     }
-    Ok(found)
 }
 
 async fn expect_marked(work: &mut Work<'_>, sql: &Statements, n: u64, (seqs, ids): Rows) -> Result<(), Fault> {
-    let Some(row) = work.row(statement(&sql.left).bind(seqs).bind(ids)).await? else { return Ok(()) };
+    let Some(row) = work.row(ids.bind_to(statement(&sql.left).bind(seqs))).await? else { return Ok(()) };
     match get::<i64>(&row, 0, "count")? {
         0 => Ok(()),
         count => {

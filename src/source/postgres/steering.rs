@@ -3,8 +3,10 @@
 use super::connection::{Statement, Work, statement};
 use super::names::{Names, Sql};
 use super::parked::new_claim;
-use super::table::get;
+use super::settle::Matching;
+use super::table::{self, get};
 use super::{Postgres, settle, standing};
+use crate::config::Column;
 use crate::fault::{Cause, Fault, Halt};
 use crate::journal::{Applied, DatabaseIdentity, Record};
 use crate::source::{Pins, Source, Standing};
@@ -19,8 +21,8 @@ const ADOPT: &str = "UPDATE {state} SET \
     accepted_systems = CASE WHEN $3 = ANY (accepted_systems) THEN accepted_systems ELSE accepted_systems || $3 END WHERE name = $1";
 const REPIN: &str = "UPDATE {state} SET pins = pins - $2 WHERE name = $1 AND pins ? $2";
 const BASE: &str = "INSERT INTO {applied} (name, n, journal_offset, checksum) VALUES ($1, $2, $3, $4)";
-const UNMARK: &str = "UPDATE {outbox} o SET sent_at = NULL FROM unnest($1::int8[], $2::uuid[]) AS b (seq, id) \
-    WHERE o.seq = b.seq AND (o.id = b.id) IS TRUE";
+const UNMARK: &str = "UPDATE {outbox} o SET {sent_at_column} = NULL FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
+    WHERE {seq} = b.seq AND ({identity} = b.id) IS TRUE";
 const OTHER_NAME: &str = "SELECT EXISTS (SELECT FROM {state} WHERE name = $1)";
 const RENAME: [&str; 4] = [
     "UPDATE {state} SET name = $2, halted_code = NULL, halted_evidence = NULL, halted_at = NULL WHERE name = $1",
@@ -152,13 +154,18 @@ impl Postgres {
         if claim != seen.claim || newest != seen.applied.n || newest != record.n {
             return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: look again"));
         }
-        let (seqs, ids) = settle::matching(&mut work, &names.sql(settle::ROWS), record).await?;
-        work.execute(statement(&names.sql(UNMARK)).bind(seqs).bind(ids.clone())).await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let (seqs, ids) = Matching::new(&names, &table).find(&mut work, record).await?;
+        let there = ids.len() as u64;
+        // where there is no such column, what is there was never marked
+        if names.columns.of(Column::SentAt).is_some() {
+            work.execute(ids.bind_to(statement(&table.sql(&names, UNMARK)).bind(seqs))).await?;
+        }
         work.execute(statement(&names.sql(UNAPPLY)).bind(name.to_owned()).bind(record.n.cast_signed())).await?;
         work.execute(statement(&names.sql(settle::END_HALT)).bind(name.to_owned()).bind(claim.0)).await?;
         audit_change(&mut work, &names, name, "adopt --journal", request, detail).await?;
         work.commit().await?;
-        Ok(ids.len() as u64)
+        Ok(there)
     }
 
     /// Whether the outbox could get the name `new`: no outbox has it.

@@ -1,15 +1,15 @@
 //! What the catalog says of the outbox table: where it is, of which types its columns are, and which rules its numbers keep.
 
-use std::collections::HashMap;
-
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::Oid;
 
+use super::columns::Columns;
 use super::connection::{Link, Work, statement};
 use super::failure::{GRANT, MIGRATE, unreadable};
-use super::names::{Names, quoted};
+use super::names::{Names, Sql, quoted};
 use super::settings::Settings;
+use crate::config::Column;
 use crate::fault::Fault;
 
 /// Where a name without a schema leads to. Asked once: whoever changes a search path later must not move the outbox.
@@ -25,9 +25,6 @@ const TABLE: &str = "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.re
     EXISTS (SELECT FROM pg_subscription_rel r WHERE r.srrelid = c.oid) \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
 
-const COLUMNS: &str = "SELECT attname::text, format_type(atttypid, NULL), attidentity::text FROM pg_attribute \
-    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
-
 /// The sequence that `seq` draws from: its own (identity), else the one in its default, else one it merely owns.
 /// Rejected: pg_get_serial_sequence, which knows neither a shared sequence in a default nor whether the column is an identity.
 const SEQUENCE: &str = "SELECT s.seqrelid, n.nspname::text, c.relname::text, s.seqincrement, s.seqcache, s.seqcycle, \
@@ -39,58 +36,7 @@ const SEQUENCE: &str = "SELECT s.seqrelid, n.nspname::text, c.relname::text, s.s
         UNION ALL SELECT d.refobjid, 2 FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid \
         WHERE d.refclassid = 'pg_class'::regclass AND f.adrelid = a.attrelid AND f.adnum = a.attnum) found \
     JOIN pg_sequence s ON s.seqrelid = found.oid JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-    WHERE a.attrelid = $1 AND a.attname = 'seq' ORDER BY found.rank LIMIT 1";
-
-const TEXTS: &[&str] = &["text", "character varying"];
-const BODIES: &[&str] = &["text", "character varying", "bytea", "json", "jsonb"];
-
-/// Which types each column may have.
-const TYPES: [(&str, &[&str]); 10] = [
-    ("seq", &["bigint", "integer", "smallint"]),
-    ("id", &["uuid"]),
-    ("topic", TEXTS),
-    ("key", BODIES),
-    ("type", TEXTS),
-    ("source", TEXTS),
-    ("payload", BODIES),
-    ("headers", &["json", "jsonb", "text", "character varying"]),
-    ("created_at", &["timestamp with time zone"]),
-    ("sent_at", &["timestamp with time zone", "timestamp without time zone"]),
-];
-
-/// How the server sends a column, and what its size costs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// `text` or `varchar`.
-    Text,
-    /// `bytea`.
-    Bytes,
-    /// `json`: text for us, but not for the server.
-    Json,
-    /// `jsonb`: text with a version byte before it.
-    Jsonb,
-}
-
-impl Kind {
-    /// Its name in a cast.
-    pub(super) fn sql(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Bytes => "bytea",
-            Self::Json => "json",
-            Self::Jsonb => "jsonb",
-        }
-    }
-
-    fn of(name: &str) -> Self {
-        match name {
-            "bytea" => Self::Bytes,
-            "json" => Self::Json,
-            "jsonb" => Self::Jsonb,
-            _ => Self::Text,
-        }
-    }
-}
+    WHERE a.attrelid = $1 AND a.attname = $2 ORDER BY found.rank LIMIT 1";
 
 /// Number of a file that holds a table or sequence; nothing for a partitioned table.
 pub(super) type File = Option<i64>;
@@ -102,11 +48,16 @@ pub(super) struct Table {
     pub(super) file: File,
     pub(super) partitioned: bool,
     pub(super) sequence: Option<Sequence>,
-    pub(super) key: Kind,
-    pub(super) payload: Kind,
-    pub(super) headers: Kind,
+    pub(super) columns: Columns,
     /// Whether it keeps the rules that the cursor needs.
     pub(super) allows_cursor: bool,
+}
+
+impl Table {
+    /// A statement with everything filled in that this table decides.
+    pub(super) fn sql(&self, names: &Names, template: &str) -> Sql {
+        names.sql(&self.columns.expand(template))
+    }
 }
 
 /// Where the table's numbers come from.
@@ -118,7 +69,8 @@ pub(super) struct Sequence {
     pub(super) name: String,
     steps_by_one: bool,
     cycles: bool,
-    identity: bool,
+    /// Whether it belongs to an identity column, whose INSERT needs no right on it.
+    pub(super) identity: bool,
 }
 
 /// The configured table with its schema.
@@ -134,7 +86,7 @@ pub(super) async fn resolve(link: &mut Link, settings: &Settings) -> Result<Name
         });
     };
     work.commit().await?;
-    Ok(Names { schema: get(&row, 0, "nspname")?, table: get(&row, 1, "relname")? })
+    Ok(Names { schema: get(&row, 0, "nspname")?, table: get(&row, 1, "relname")?, columns: settings.outbox.columns.clone() })
 }
 
 fn unusable(schema: &str) -> Fault {
@@ -152,19 +104,15 @@ pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Setti
     let row = work.row(query).await?.ok_or_else(|| missing(&names.shown()))?;
     expect_table(&get::<String>(&row, 1, "relkind")?, names)?;
     let oid: Oid = get(&row, 0, "oid")?;
-    let columns = columns(work, oid, names).await?;
-    let sequence = sequence(work, oid).await?;
-    let kind = |column: &str| columns.get(column).map_or(Kind::Text, |found| Kind::of(&found.0));
-    let always = columns.get("seq").is_some_and(|found| found.1 == "a");
+    let columns = Columns::look_up(work, oid, names).await?;
+    let sequence = sequence(work, oid, names).await?;
     let table = Table {
         oid,
         file: get(&row, 4, "filenode")?,
         partitioned: get::<String>(&row, 1, "relkind")? == "p",
-        key: kind("key"),
-        payload: kind("payload"),
-        headers: kind("headers"),
-        allows_cursor: always && keeps_cursor_rules(&row, sequence.as_ref())?,
+        allows_cursor: columns.always_drawn && keeps_cursor_rules(&row, sequence.as_ref())?,
         sequence,
+        columns,
     };
     if settings.ordered() { keeps_order(&table, names).map(|()| table) } else { Ok(table) }
 }
@@ -179,28 +127,9 @@ fn expect_table(kind: &str, names: &Names) -> Result<(), Fault> {
     }
 }
 
-/// Columns with their type and kind of identity.
-async fn columns(work: &mut Work<'_>, oid: Oid, names: &Names) -> Result<HashMap<String, (String, String)>, Fault> {
-    let mut found: HashMap<String, (String, String)> = HashMap::new();
-    for row in work.rows(statement(&names.sql(COLUMNS)).bind(oid)).await? {
-        found.insert(get(&row, 0, "attname")?, (get(&row, 1, "type")?, get(&row, 2, "attidentity")?));
-    }
-    for (column, allowed) in TYPES {
-        let remedy = format!("{column} must be {}", allowed.join(" or "));
-        let detail = match found.get(column) {
-            None => return Err(Fault::Missing { detail: format!("table {} has no column {column}", names.shown()), remedy }),
-            Some((kind, _)) if !allowed.contains(&kind.as_str()) => {
-                format!("column {column} of {} is {kind}, which cannot be passed on", names.shown())
-            }
-            Some(_) => continue,
-        };
-        return Err(Fault::Misconfigured { detail, remedy });
-    }
-    Ok(found)
-}
-
-async fn sequence(work: &mut Work<'_>, oid: Oid) -> Result<Option<Sequence>, Fault> {
-    let Some(row) = work.row(sqlx::query(SEQUENCE).persistent(false).bind(oid)).await? else { return Ok(None) };
+async fn sequence(work: &mut Work<'_>, oid: Oid, names: &Names) -> Result<Option<Sequence>, Fault> {
+    let query = sqlx::query(SEQUENCE).persistent(false).bind(oid).bind(names.columns.of(Column::Seq).unwrap_or_default());
+    let Some(row) = work.row(query).await? else { return Ok(None) };
     let (schema, name): (String, String) = (get(&row, 1, "nspname")?, get(&row, 2, "relname")?);
     Ok(Some(Sequence {
         oid: get(&row, 0, "seqrelid")?,
@@ -228,7 +157,10 @@ fn keeps_order(table: &Table, names: &Names) -> Result<(), Fault> {
         Some(sequence) => {
             format!("sequence {} draws numbers in blocks or not by one, so they do not keep the order", sequence.name)
         }
-        None => format!("column seq of {} draws from no sequence, so its numbers may not keep the order", names.shown()),
+        None => {
+            let seq = names.columns.of(Column::Seq).unwrap_or_default();
+            format!("column {seq} of {} draws from no sequence, so its numbers may not keep the order", names.shown())
+        }
     };
     let remedy = "Give seq a sequence with INCREMENT 1 CACHE 1, or write outbox.order = \"none\"".into();
     Err(Fault::Misconfigured { detail, remedy })

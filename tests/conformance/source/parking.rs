@@ -11,7 +11,7 @@ const TOPIC: &str = "orders";
 
 fn unfit(batch: &Batch, seq: i64) -> SetAside {
     let event = batch.events().find(|event| event.seq == seq).expect("it is in the batch");
-    let unfit = Unfit { seq, id: event.id, code: "too_large", detail: "it's \"large\"".into() };
+    let unfit = Unfit { seq, id: event.id.into(), code: "too_large", detail: "it's \"large\"".into() };
     SetAside { unfit: vec![unfit], ailing: Vec::new() }
 }
 

@@ -156,7 +156,7 @@ async fn an_event_is_inserted_with_the_rights_of_a_writer() {
     let two = administrator(&world.settings).insert(&event("2")).await.expect("inserted");
     let (mut reader, _) = source::relaying(&world, 1).await;
     let batch = outboxd::source::Reader::fetch(&mut reader, &source::full()).await.expect("fetched").batch.expect("two");
-    assert_eq!((batch.event(0).id, batch.event(0).created_at_us), (one.id, one.created_at_us));
+    assert_eq!((Some(batch.event(0).id.to_string()), batch.event(0).created_at_us), (one.id, Some(one.created_at_us)));
     assert_eq!((Some(batch.event(1).seq), batch.event(1).headers), (two.seq, Some(&b"{\"a\": \"b\"}"[..])));
 }
 

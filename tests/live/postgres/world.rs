@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use outboxd::config::{self, Config, Delivery, Mark, OnPoison, Order, Retention, Sources, TableName};
+use outboxd::config::{self, Column, Columns, Config, Delivery, Mark, OnPoison, Order, Retention, Sources, TableName};
 use outboxd::fault::Fault;
 use outboxd::source::postgres::{Postgres as Source, Roles, Settings};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -22,6 +22,10 @@ pub trait Shape: Send + Sync + 'static {
     const TABLE: &'static str;
     /// Statements that create the table `{outbox}`; empty: `migrate` does.
     const CREATE: &'static str;
+    /// What its columns are called, where it is not what `migrate` calls them.
+    const COLUMNS: &'static [(Column, Option<&'static str>)] = &[];
+    /// What makes a row another event.
+    const REPLACE: &'static str = "{id} = gen_random_uuid()";
     /// Whether the numbers keep the order.
     const ORDERED: bool = true;
     /// Whether the relay comes through a pooler in transaction mode.
@@ -138,6 +142,8 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
         settings.outbox.mark = if setup.delete { Mark::Delete } else { Mark::Row };
         settings.outbox.retention = Retention::For(setup.retention);
         settings.outbox.on_poison = if setup.park_event { OnPoison::ParkEvent } else { OnPoison::ParkKey };
+        let named = |columns: Columns, (column, name): &(Column, Option<&str>)| columns.with(*column, *name);
+        settings.outbox.columns = S::COLUMNS.iter().fold(Columns::default(), named);
         settings.outbox.order = if S::ORDERED { Order::Key } else { Order::None };
         if S::POOLED {
             settings = elsewhere(&settings, pooler(), database, "outboxd");
@@ -172,6 +178,9 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
 
     /// A statement with its names filled in.
     pub fn fill(&self, statement: &str) -> AssertSqlSafe<String> {
+        let columns = Column::ALL.into_iter().filter_map(|column| Some((column, self.settings.outbox.columns.of(column)?)));
+        let named = |text: String, (column, name): (Column, &str)| text.replace(&format!("{{{}}}", column.name()), &quoted(name));
+        let statement = columns.fold(statement.to_owned(), named);
         AssertSqlSafe(statement.replace("{outbox}", &self.table).replace("{schema}", &self.schema))
     }
 
@@ -192,12 +201,12 @@ impl<const VERSION: u32, S: Shape> World<VERSION, S> {
 
     /// As the service inserts an event.
     pub fn insert_statement(&self) -> AssertSqlSafe<String> {
-        AssertSqlSafe(format!("INSERT INTO {} (topic, key, type, payload) VALUES ('orders', 'k', 'Placed', $1::json)", self.table))
+        self.fill("INSERT INTO {outbox} ({topic}, {key}, {type}, {payload}) VALUES ('orders', 'k', 'Placed', $1::json)")
     }
 
     async fn last(&self) -> i64 {
-        let query = "SELECT last_value FROM pg_sequences WHERE schemaname = $1 AND sequencename = $2 || '_seq_seq'";
-        let query = sqlx::query_scalar(query).bind(self.schema_name()).bind(S::TABLE);
+        let query = "SELECT pg_sequence_last_value(pg_get_serial_sequence($1, $2)::regclass)";
+        let query = sqlx::query_scalar(query).bind(&self.table).bind(self.settings.outbox.columns.of(Column::Seq));
         query.fetch_one(&mut *self.admin.lock().await).await.expect("the sequence was called")
     }
 }
@@ -247,25 +256,25 @@ impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
     }
 
     async fn unsent(&self) -> Vec<i64> {
-        self.numbers("SELECT seq FROM {outbox} WHERE sent_at IS NULL ORDER BY seq").await
+        self.numbers("SELECT {seq} FROM {outbox} WHERE {sent_at} IS NULL ORDER BY {seq}").await
     }
 
     async fn rows(&self) -> Vec<i64> {
-        self.numbers("SELECT seq FROM {outbox} ORDER BY seq").await
+        self.numbers("SELECT {seq} FROM {outbox} ORDER BY {seq}").await
     }
 
     async fn remove(&self, seq: i64) {
-        self.sql(&format!("DELETE FROM {{outbox}} WHERE seq = {seq}")).await;
+        self.sql(&format!("DELETE FROM {{outbox}} WHERE {{seq}} = {seq}")).await;
     }
 
     async fn replace(&self, seq: i64) {
-        self.sql(&format!("UPDATE {{outbox}} SET id = gen_random_uuid(), sent_at = NULL WHERE seq = {seq}")).await;
+        self.sql(&format!("UPDATE {{outbox}} SET {}, {{sent_at}} = NULL WHERE {{seq}} = {seq}", S::REPLACE)).await;
     }
 
     async fn refuse_mark(&self, seq: i64) {
         self.sql(&format!(
             "CREATE FUNCTION {{schema}}.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
-             CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON {{outbox}} FOR EACH ROW WHEN (OLD.seq = {seq}) \
+             CREATE TRIGGER refuse BEFORE UPDATE OR DELETE ON {{outbox}} FOR EACH ROW WHEN (OLD.{{seq}} = {seq}) \
              EXECUTE FUNCTION {{schema}}.refuse()"
         ))
         .await;
@@ -273,8 +282,10 @@ impl<const VERSION: u32, S: Shape> SourceWorld for World<VERSION, S> {
 
     async fn age(&self, by: Duration) {
         let seconds = by.as_secs();
-        self.sql(&format!("UPDATE {{outbox}} SET sent_at = sent_at - {seconds} * interval '1 second' WHERE sent_at IS NOT NULL"))
-            .await;
+        self.sql(&format!(
+            "UPDATE {{outbox}} SET {{sent_at}} = {{sent_at}} - {seconds} * interval '1 second' WHERE {{sent_at}} IS NOT NULL"
+        ))
+        .await;
     }
 
     async fn lose_token(&self) {
