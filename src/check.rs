@@ -121,7 +121,7 @@ impl Finding {
         let exit = match fault {
             Fault::Unavailable { code: "authentication", .. } | Fault::Refused { .. } => EXIT_REFUSED,
             Fault::Unavailable { .. } | Fault::Standby => EXIT_UNREACHABLE,
-            Fault::Misconfigured { .. } => EXIT_CONFIG,
+            Fault::Misconfigured { .. } | Fault::Missing { .. } => EXIT_CONFIG,
             Fault::InDoubt { .. }
             | Fault::Fenced { .. }
             | Fault::Poison(_)

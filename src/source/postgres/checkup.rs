@@ -128,7 +128,8 @@ impl Postgres {
                 Some(table) => rights(link, names, table).await,
                 None => Err(unseen()),
             },
-            fit: table.map(|table| Fit { payload_is_jsonb: table.payload.sql() == "jsonb", allows_cursor: table.allows_cursor }),
+            fit: table
+                .map(|table| Fit { payload_is_jsonb: table.columns.payload.sql() == "jsonb", allows_cursor: table.allows_cursor }),
             shape: catalog::shape(link, names).await,
             activity: catalog::activity(link, names, name).await,
             writers,

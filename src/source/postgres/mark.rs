@@ -94,7 +94,8 @@ impl Marker for PostgresMarker {
 
     async fn note(&mut self, noted: &Noted) -> Result<(), Fault> {
         let mut work = begin_claimed(&mut self.link, &self.names, &self.settings, self.claim).await?;
-        self.marking.apply(&mut work, Rows::default(), noted.at(), Cause::Mark).await?;
+        let none = (Vec::new(), Identities::empty(self.identities, 0));
+        self.marking.apply(&mut work, none, noted.at(), Cause::Mark).await?;
         work.commit().await.map_err(in_doubt(Cause::Mark))
     }
 

@@ -4,14 +4,11 @@ use sqlx::postgres::PgRow;
 use sqlx::postgres::types::Oid;
 
 use super::{all, ask, one};
+use crate::config::Column;
 use crate::fault::Fault;
 use crate::source::postgres::connection::Link;
 use crate::source::postgres::names::Names;
 use crate::source::postgres::table::get;
-
-/// The columns that this file asks about by name.
-const SEQ: &str = "seq";
-const SENT_AT: &str = "sent_at";
 
 /// `row_security_active` says whether the policies apply to our role.
 const TABLE: &str = "SELECT c.oid, c.relkind::text, c.relpersistence::text, \
@@ -146,13 +143,13 @@ pub struct Activity {
 }
 
 pub(super) async fn shape(link: &mut Link, names: &Names) -> Result<Shape, Fault> {
-    let query = ask(&names.sql(TABLE)).bind(&names.schema).bind(&names.table).bind(SEQ);
+    let query = ask(&names.sql(TABLE)).bind(&names.schema).bind(&names.table).bind(column(names, Column::Seq));
     let row = one(link, query).await?.ok_or_else(|| super::super::failure::unreadable("table"))?;
     let oid: Oid = get(&row, 0, "oid")?;
     let obstacle = |row: &PgRow| {
         Ok(Obstacle { name: get(row, 0, "name")?, on_mark: get(row, 1, "on_mark")?, on_delete: get(row, 2, "on_delete")? })
     };
-    let triggers = all(link, ask(&names.sql(TRIGGERS)).bind(oid).bind(SENT_AT)).await?;
+    let triggers = all(link, ask(&names.sql(TRIGGERS)).bind(oid).bind(column(names, Column::SentAt))).await?;
     let rules = all(link, ask(&names.sql(RULES)).bind(oid)).await?;
     let policies = if get(&row, 4, "row_security")? { Some(policies(link, names, oid).await?) } else { None };
     Ok(Shape {
@@ -184,8 +181,13 @@ async fn policies(link: &mut Link, names: &Names, oid: Oid) -> Result<Vec<Policy
     rows.iter().map(policy).collect()
 }
 
+/// What the table calls a column; nothing where it has none.
+fn column(names: &Names, column: Column) -> Option<String> {
+    names.columns.of(column).map(str::to_owned)
+}
+
 async fn indexes(link: &mut Link, names: &Names, oid: Oid) -> Result<Vec<Index>, Fault> {
-    let rows = all(link, ask(&names.sql(INDEXES)).bind(oid).bind(SEQ)).await?;
+    let rows = all(link, ask(&names.sql(INDEXES)).bind(oid).bind(column(names, Column::Seq))).await?;
     let index = |row: &PgRow| {
         Ok(Index { name: get(row, 0, "relname")?, valid: get(row, 1, "indisvalid")?, condition: get(row, 2, "indpred")? })
     };

@@ -15,8 +15,8 @@ const ASIDE: &str = "SELECT (SELECT count(*) FROM {parked} WHERE name = $1), \
     ARRAY(SELECT topic FROM {held} WHERE name = $1 ORDER BY topic LIMIT 20)";
 const NEIGHBOURS: &str = "SELECT name FROM {state} WHERE name <> $1 ORDER BY name LIMIT 20";
 /// Topics of the first unsent rows, at most a hundred: a look, not a census.
-const TOPICS: &str = "SELECT topic::text, bool_or(key IS NULL) FROM \
-    (SELECT topic, key FROM {outbox} WHERE sent_at IS NULL ORDER BY seq LIMIT 10000) first GROUP BY 1 ORDER BY 1 LIMIT 100";
+const TOPICS: &str = "SELECT topic::text, bool_or(key IS NULL) FROM (SELECT {topic} AS topic, {key} AS key FROM {outbox} o \
+    WHERE {sent_at} IS NULL ORDER BY {seq} LIMIT 10000) first WHERE topic IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT 100";
 
 /// The outbox's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
