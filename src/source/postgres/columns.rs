@@ -200,7 +200,7 @@ impl Columns {
         text
     }
 
-    fn parts(&self) -> [(&'static str, String); 11] {
+    fn parts(&self) -> [(&'static str, String); 12] {
         let utc = |zoned: bool, plain: &str| if zoned { plain.to_owned() } else { format!("({plain} AT TIME ZONE 'UTC')") };
         let content = self.content();
         let by = |uuid: &str, content: String| match self.id {
@@ -210,7 +210,8 @@ impl Columns {
         [
             ("identity", by("{id}", content.clone())),
             ("identity_type", by("uuid", "bytea".into())),
-            ("identity_and_text", by("{id}", format!("{content} || convert_to({{id}}::text, 'UTF8')"))),
+            ("id_column", by("{id}", "{id}::text".into())),
+            ("read_id", by("id", format!("{} || convert_to(id, 'UTF8')", self.content_of_fetched()))),
             ("fingerprint", by("NULL::bytea", content.clone())),
             ("is_as_parked", by("{id}::text = p.id", format!("{content} = p.fingerprint"))),
             ("key_text", self.key_text().into()),
@@ -228,6 +229,12 @@ impl Columns {
             Kind::Text | Kind::Json | Kind::Jsonb => "{key}::text",
             Kind::Bytes => "'\\x' || encode({key}, 'hex')",
         }
+    }
+
+    /// [`Columns::content`] of what was fetched already: no row beyond the limits of a batch is hashed.
+    fn content_of_fetched(&self) -> String {
+        let columns = ["id", "topic", "key", "payload"];
+        columns.iter().fold(self.content(), |sql, name| sql.replace(&format!("{{{name}}}"), name))
     }
 
     fn content(&self) -> String {

@@ -42,7 +42,7 @@ const ALL_PARTITIONS: &str = "ANY (ARRAY(SELECT relid::oid FROM pg_partition_tre
 /// The rows of a part, as long as those before them are below `$4` bytes: of 5,000 rows of 900 KB, only a batch of bytes is read from
 /// TOAST and sent. Costs 2 ms for 5,000 small rows. Rejected: two running sums, one of them exact for compressed values (5 ms); and
 /// LIMIT alone, which sends 4.5 GB for a batch of 4 MB.
-const CUT: &str = "(SELECT seq, id, topic, key, type, source, payload, headers, created_at, size, NULL, NULL FROM (\
+const CUT: &str = "(SELECT seq, {read_id}, topic, key, type, source, payload, headers, created_at, size, NULL, NULL FROM (\
     SELECT *, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS before FROM ({part}) limited) summed \
     WHERE before < $4)";
 
@@ -54,7 +54,7 @@ pub(super) const FREE: &str = "({topic}::text <> ALL (ARRAY(SELECT topic FROM {h
     AND ((SELECT NOT EXISTS (SELECT FROM {parked} WHERE name = $1)) OR ({seq} NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
     AND ({key} IS NULL OR ({topic}::text, {key_text}) NOT IN \
         (SELECT topic, key FROM {parked} WHERE name = $1 AND blocking AND key IS NOT NULL)))))";
-const COLUMNS: &str = "{seq}::int8 AS seq, {identity_and_text} AS id, {topic}::text AS topic, {key}::{key_type} AS key, \
+const COLUMNS: &str = "{seq}::int8 AS seq, {id_column} AS id, {topic}::text AS topic, {key}::{key_type} AS key, \
     {type}::text AS type, {source}::text AS source, {payload}::{payload_type} AS payload, {headers}::{headers_type} AS headers, \
     {created} AS created_at, {size} AS size";
 const FROM_BOTTOM: &str = "SELECT {columns} FROM {outbox} o WHERE {is_pending} ORDER BY {seq} LIMIT $3";
