@@ -38,6 +38,7 @@ mod proof_scans;
 mod renaming;
 mod speed;
 mod steering;
+mod tables;
 
 mod kafka_faults;
 mod kafka_losses;
