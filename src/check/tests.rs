@@ -94,7 +94,7 @@ fn topic(name: &str, partitions: i32) -> TopicFacts {
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let rights = [Operation::Read, Operation::Write, Operation::Describe, Operation::Delete].into();
-    let state = TopicState { name: name.into(), partitions, replicas: 3, settings };
+    let state = TopicState { name: name.into(), partitions, replicas: 3, settings, id: None };
     TopicFacts { name: name.into(), state: Some(state), rights: Some(rights), hidden: false }
 }
 

@@ -99,8 +99,9 @@ fn kill_before_the_mark(stage: &Stage<'_>, daemon: Daemon) -> Daemon {
         scope.spawn(|| stage.postgres.sql(&stage.database, hold));
         let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
         eventually("the row is held", Duration::from_secs(5), || stage.postgres.sql(&stage.database, sleeping) == "1");
-        let before = daemon.metric("outboxd_batches_total");
-        eventually("a batch is published", Duration::from_secs(4), || daemon.metric("outboxd_batches_total") > before);
+        let marking = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() \
+            AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'";
+        eventually("a mark waits for it", Duration::from_secs(4), || stage.postgres.sql(&stage.database, marking) == "t");
         daemon.sigkill();
     });
     stage.start("one")

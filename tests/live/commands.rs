@@ -145,7 +145,7 @@ fn the_delivery_is_changed_by_migrate_and_back() {
     let daemon = stage.start("one");
     daemon.wait_log("claimed");
     let (code, _, stderr) = lesser.run_command(&["migrate"]);
-    assert!(code == 1 && stderr.contains("Stop its relay before you change kafka.delivery"), "{code} {stderr}");
+    assert!(code == 75 && stderr.contains("is being relayed. Stop its relay"), "{code} {stderr}");
     daemon.sigterm();
     assert_eq!(daemon.wait_exit(SOON), 0);
     let (code, log) = once(&lesser);

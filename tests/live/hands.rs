@@ -196,9 +196,15 @@ fn tables_that_are_changed_by_hand_are_waited_for_or_read_anew() {
     scene.publish();
     assert!(scene.claims("file_changed") > before);
     scene.as_expected("TRUNCATE");
-    // the same while a batch is on its way: it is published, its rows are gone, and their numbers belong to other events
-    scene.change_in_flight(|_| "TRUNCATE outbox RESTART IDENTITY".into());
-    scene.publish();
+    // the same while a batch is on its way, and its numbers belong to other events before anybody looks
+    scene.sql("TRUNCATE outbox RESTART IDENTITY");
+    let insert = format!("INSERT INTO outbox (topic, key, payload) SELECT '{}', 'k', n::text::json FROM", scene.topic);
+    scene.change_in_flight(|low| {
+        format!("TRUNCATE outbox RESTART IDENTITY; {insert} generate_series({}, {}) n", low + 10, low + 19)
+    });
+    scene.expected.extend((scene.next..scene.next + 10).map(|n| n.to_string()));
+    scene.next += 10;
+    scene.drained();
     scene.as_expected("TRUNCATE under way");
     // the sequence set back, as by a script that empties the table and does not know of it
     let before = scene.claims("sequence_went_back");
