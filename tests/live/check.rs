@@ -304,13 +304,14 @@ async fn sick_topics(postgres: &Postgres) -> Checked {
         ("unclean.leader.election.enable", "true"),
     ];
     kafka.create_topic(&journal, 2, &bad).await;
+    let pin = r#"{"partitions": 3}"#;
     let slow = [("message.timestamp.before.max.ms", "100"), ("min.insync.replicas", "2")];
     kafka.create_topic(&format!("{name}-bad"), 1, &[&bad[..], &slow].concat()).await;
     postgres.sql(
         &stage.database,
         &format!(
             "INSERT INTO outbox (topic) VALUES ('{name}-bad'); \
-             UPDATE outboxd_state SET pins = '{{\"{name}-gone\": 3, \"{name}-of-1\": 3, \"{name}-of-12\": 3}}'; \
+             UPDATE outboxd_state SET pins = '{{\"{name}-gone\": {pin}, \"{name}-of-1\": {pin}, \"{name}-of-12\": {pin}}}'; \
              INSERT INTO outboxd_applied (name, n, journal_offset, checksum) VALUES ('{name}', 7, 40, 1)"
         ),
     );

@@ -57,7 +57,8 @@ impl Right {
     fn is_named_in(&self, log: &str) -> bool {
         let plain = self.plain();
         let (what, object) = plain.split_once(" on ").unwrap();
-        let words = match what {
+        let what = what.replace('"', "");
+        let words = match what.as_str() {
             "USAGE" => format!("schema {object}"),
             // the books of migrations are read before the rights are looked at
             _ if object == "outboxd_migrations" => object.to_owned(),

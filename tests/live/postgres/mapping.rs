@@ -167,7 +167,7 @@ async fn what_fits_no_event_is_refused_by_column_type_and_remedy() {
         let mut settings = of_role(&world.settings, "postgres");
         (settings.outbox.columns, settings.outbox.mark) = (columns, mark);
         match outboxd::source::postgres::Postgres::new(settings).plan().await {
-            Err(fault @ Fault::Misconfigured { .. }) => format!("{fault}. {}", fault.remedy()),
+            Err(fault @ (Fault::Misconfigured { .. } | Fault::Missing { .. })) => format!("{fault}. {}", fault.remedy()),
             other => panic!("expected a refusal, got {other:?}"),
         }
     };
