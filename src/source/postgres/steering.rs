@@ -1,15 +1,16 @@
 //! What commands change in the state row: pause and resume, accepted databases, pins. Each leaves a row in the audit.
 
-use super::connection::{Statement, Work, statement};
+use super::connection::{Link, Statement, Work, statement};
 use super::names::{Names, Sql};
 use super::parked::new_claim;
+use super::settings::Settings;
 use super::settle::Matching;
 use super::table::{self, get};
 use super::{Postgres, settle, standing};
 use crate::config::Column;
 use crate::fault::{Cause, Fault, Halt};
 use crate::journal::{Applied, DatabaseIdentity, Record};
-use crate::source::{Pins, Source, Standing};
+use crate::source::{ClaimNumber, Pins, Source, Standing};
 
 const PAUSE: &str = "UPDATE {state} SET paused_at = clock_timestamp(), paused_by = session_user || $2, paused_reason = $3 \
     WHERE name = $1 AND paused_at IS NULL";
@@ -129,12 +130,8 @@ impl Postgres {
         request: &Request,
     ) -> Result<Applied, Fault> {
         let (mut link, names) = self.link().await?;
-        let (mut work, claim) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let (mut work, claim) = begin_as_seen(&mut link, &names, &self.settings, seen).await?;
         let name = self.settings.name();
-        let newest = standing::newest(&mut work, &names, &self.settings).await?;
-        if claim != seen.claim || newest != seen.applied.n {
-            return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: look again"));
-        }
         let at = write.await?;
         work.execute(insert_base(&names, name, at)).await?;
         work.execute(statement(&names.sql(settle::END_HALT)).bind(name.to_owned()).bind(claim.0)).await?;
@@ -148,11 +145,10 @@ impl Postgres {
     /// Returns how many rows are there to be published. Provided that nobody claimed or marked since `seen`.
     pub async fn unmark(&self, record: &Record, seen: &Standing, detail: &str, request: &Request) -> Result<u64, Fault> {
         let (mut link, names) = self.link().await?;
-        let (mut work, claim) = standing::begin_locked(&mut link, &names, &self.settings).await?;
+        let (mut work, claim) = begin_as_seen(&mut link, &names, &self.settings, seen).await?;
         let name = self.settings.name();
-        let newest = standing::newest(&mut work, &names, &self.settings).await?;
-        if claim != seen.claim || newest != seen.applied.n || newest != record.n {
-            return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: look again"));
+        if record.n != seen.applied.n {
+            return Err(Fault::in_doubt(Cause::ClaimChanged, "the record is not that of the newest batch: look again"));
         }
         let table = table::look_up(&mut work, &names, &self.settings).await?;
         let (seqs, ids) = Matching::new(&names, &table).find(&mut work, record).await?;
@@ -182,11 +178,8 @@ impl Postgres {
     /// marked since `seen`. What the audit says of the old name stays under it.
     pub async fn rename(&self, new: &str, base: Option<Applied>, seen: &Standing, request: &Request) -> Result<(), Fault> {
         let (mut link, names) = self.link().await?;
-        let (mut work, claim) = standing::begin_locked(&mut link, &names, &self.settings).await?;
-        let (old, newest) = (self.settings.name(), standing::newest(&mut work, &names, &self.settings).await?);
-        if claim != seen.claim || newest != seen.applied.n {
-            return Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: try again"));
-        }
+        let (mut work, _) = begin_as_seen(&mut link, &names, &self.settings, seen).await?;
+        let old = self.settings.name();
         for template in RENAME {
             work.execute(statement(&names.sql(template)).bind(old.to_owned()).bind(new.to_owned())).await?;
         }
@@ -222,6 +215,20 @@ impl Postgres {
 fn insert_base(names: &Names, name: &str, at: Applied) -> Statement<'static> {
     let (n, checksum) = (at.n.cast_signed(), at.checksum.0.cast_signed());
     statement(&names.sql(BASE)).bind(name.to_owned()).bind(n).bind(at.offset).bind(checksum)
+}
+
+/// Begins a transaction with the state row locked, provided that nobody claimed or marked since `seen`.
+async fn begin_as_seen<'a>(
+    link: &'a mut Link,
+    names: &Names,
+    settings: &Settings,
+    seen: &Standing,
+) -> Result<(Work<'a>, ClaimNumber), Fault> {
+    let (mut work, claim) = standing::begin_locked(link, names, settings).await?;
+    if claim == seen.claim && standing::newest(&mut work, names, settings).await? == seen.applied.n {
+        return Ok((work, claim));
+    }
+    Err(Fault::in_doubt(Cause::ClaimChanged, "somebody claimed or marked meanwhile: look again"))
 }
 
 /// A new claim number, so that whoever relays looks again, and the row in the audit.
