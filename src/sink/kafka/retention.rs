@@ -11,6 +11,10 @@ const ASSUMED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The setting may be changed: it is asked for this often, and more often where little is kept.
 const ASK_EVERY: Duration = Duration::from_secs(600);
 
+/// A record as young as this is kept for long enough whatever the setting: nothing is asked before. So a relay that is busy, and one that
+/// leaves as soon as everything is published, do not wait for an answer that they do not need.
+const YOUNG: Duration = Duration::from_secs(1);
+
 /// How old the newest record is, and how long it will be kept.
 #[derive(Debug)]
 pub(super) struct Freshness {
@@ -35,11 +39,14 @@ impl Freshness {
 
     /// Whether the newest record has been there for more than a quarter of the time that it is kept.
     pub(super) async fn is_fading(&mut self, shared: &Arc<Shared>) -> bool {
+        let age = SystemTime::now().duration_since(self.written).unwrap_or_default();
+        if age < YOUNG {
+            return false;
+        }
         if Instant::now() >= self.ask_at {
             self.kept = ask(shared).await.unwrap_or(self.kept);
             self.ask_at = Instant::now() + self.kept.map_or(ASK_EVERY, |kept| ASK_EVERY.min(kept / 16));
         }
-        let age = SystemTime::now().duration_since(self.written).unwrap_or_default();
         self.kept.is_some_and(|kept| age > kept / 4)
     }
 }
