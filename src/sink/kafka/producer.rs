@@ -70,10 +70,12 @@ impl Producer {
         self.native().context()
     }
 
-    /// Shuts every older owner out and waits until all its transactions are over: 0.05 or 0.5 s when there are none, 0.6 or 1.0 s
-    /// when there is one.
-    pub(super) fn init(&self, caller: &Caller<'_>) -> Result<(), Fault> {
+    /// Shuts every older owner out and waits until all its transactions are over.
+    pub(super) fn init(&self, journal: &str, caller: &Caller<'_>) -> Result<(), Fault> {
         let started = Instant::now();
+        // Without a connection librdkafka asks for the coordinator in vain, and the next time after half a second. Any question waits
+        // for one; why there is none, the loop finds out.
+        drop(self.native().fetch_metadata(Some(journal), INIT_STEP));
         let mut warned = false;
         loop {
             let Err(error) = self.client.init_transactions(INIT_STEP) else { return Ok(()) };

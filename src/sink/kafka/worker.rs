@@ -129,7 +129,7 @@ impl Worker {
         }
         let producer = Producer::open(&self.shared.settings, shape)?;
         if self.shared.settings.kafka.delivery == Delivery::ExactlyOnce {
-            producer.init(caller)?;
+            producer.init(&self.shared.journal, caller)?;
         }
         self.producer = Some(producer);
         Ok(())
