@@ -145,7 +145,7 @@ impl Cursor {
                     return Err(WentBack { head: *floor, last_value: listing.last_value });
                 }
                 if all_gone(writers, &before) {
-                    let (floor, top) = (*floor, last.unwrap_or(0));
+                    let (floor, top) = (*floor, last.unwrap_or(*floor));
                     let head = if cut { top } else { floor.max(top) };
                     let mut gaps = Vec::new();
                     open_gaps(&mut gaps, floor, seqs, &holders);
@@ -156,13 +156,13 @@ impl Cursor {
                 if listing.last_value < *head {
                     return Err(WentBack { head: *head, last_value: listing.last_value });
                 }
-                let decided = if cut { last.unwrap_or(0) } else { i64::MAX };
+                let decided = last.filter(|_| cut).unwrap_or(i64::MAX);
                 let known = seqs.partition_point(|&seq| seq <= *head);
                 let filled = close_gaps(gaps, &seqs[..known], decided, &before);
                 debug_assert!(form == Form::Full || filled == known, "the cursor form returns gaps and what is above head");
                 learnt.rescued = known - filled;
                 open_gaps(gaps, *head, &seqs[known..], &holders);
-                *head = last.unwrap_or(0).max(*head);
+                *head = last.map_or(*head, |last| last.max(*head));
             }
         }
         self.give_up_when_too_many();

@@ -442,7 +442,13 @@ impl Fault {
     /// What a person can do about it, in one sentence.
     pub fn remedy(&self) -> String {
         match self {
+            Self::Unavailable { dependency: Dependency::Database, code: "constraint" | "sqlstate", .. } => {
+                "Look into the database's log for what refuses it: a foreign key, a trigger, a constraint.".into()
+            }
             Self::Unavailable { dependency: Dependency::Database, .. } => "Is the database up, and database.url right?".into(),
+            Self::InDoubt { cause: Cause::MarkCount, .. } => {
+                "Nothing, unless it repeats: then look for a trigger or a policy that keeps rows from being marked.".into()
+            }
             Self::Unavailable { dependency: Dependency::Kafka, code, .. } => kafka_remedy(code).into(),
             Self::InDoubt { .. } => "Nothing: the journal tells what happened.".into(),
             Self::Fenced { .. } => "Nothing, unless it repeats: then look for a second relay of this name without a lease.".into(),
@@ -451,7 +457,7 @@ impl Fault {
             Self::Unsafe(halt) => halt.code.remedy().into(),
             Self::Misconfigured { remedy, .. } | Self::Missing { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
             Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
-            Self::Standby => "Nothing: the relay goes on when this database is the primary.".into(),
+            Self::Standby => "Nothing after a failover. If this is the primary, see why it is read only: default_transaction_read_only, a full disk.".into(),
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::cursor::Form;
 use crate::event::Batch;
 use crate::fault::{Cause, Dependency, Fault, HaltCode};
+use crate::heartbeat::Heartbeat;
 use crate::phase::Phase;
 use crate::source::Pending;
 
@@ -32,13 +33,13 @@ struct Shared {
     families: Families,
     topics: Mutex<Topics>,
     state: Mutex<State>,
+    signs: Heartbeat,
 }
 
 /// What was told last and is turned into gauges at the scrape.
 #[derive(Clone, Copy)]
 struct State {
     vitals: Vitals,
-    heard: Instant,
     form: Option<Form>,
     pending: Pending,
     oldest_pending: Option<Age>,
@@ -79,7 +80,8 @@ impl Metrics {
         let labels = [("outbox".to_owned(), outbox.to_owned())].into();
         let registry = Registry::new_custom(None, Some(labels)).expect("no prefix is a valid prefix");
         let families = Families::register(&registry);
-        let shared = Shared { registry, families, topics: Mutex::default(), state: Mutex::new(State::new()) };
+        let shared =
+            Shared { registry, families, topics: Mutex::default(), state: Mutex::new(State::new()), signs: Heartbeat::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -123,7 +125,12 @@ impl Metrics {
 
     /// For how long the relay has told nothing: no phase, no answer, no fault. While it works, or waits for work, that is short.
     pub fn silence(&self) -> Duration {
-        self.state().heard.elapsed()
+        self.shared.signs.silence()
+    }
+
+    /// For whoever works long without anything to tell: each beat ends the silence.
+    pub fn signs(&self) -> Heartbeat {
+        self.shared.signs.clone()
     }
 
     /// A claim succeeded, so Kafka has answered.
@@ -220,9 +227,8 @@ impl Metrics {
     }
 
     fn heard(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state();
-        state.heard = Instant::now();
-        state
+        self.shared.signs.beat();
+        self.state()
     }
 
     /// Nothing that holds this lock can panic half way, so a poisoned one is as good.
@@ -242,16 +248,7 @@ impl State {
             database_reached: false,
             kafka_up: None,
         };
-        Self {
-            vitals,
-            heard: Instant::now(),
-            form: None,
-            pending: Pending::default(),
-            oldest_pending: None,
-            gaps: 0,
-            oldest_gap: None,
-            truncated: 0,
-        }
+        Self { vitals, form: None, pending: Pending::default(), oldest_pending: None, gaps: 0, oldest_gap: None, truncated: 0 }
     }
 }
 

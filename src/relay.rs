@@ -82,7 +82,7 @@ pub struct Relay<S, K> {
     size: BatchSize,
     /// When a claim, a batch or a fetch without work was last finished.
     progress: Instant,
-    /// When a batch or a fetch without work was last finished: what a claim alone is not.
+    /// When a batch was last published and journalled, or marked, or a fetch found no work: what a claim alone is not.
     finished: Instant,
     /// What outlives a claim of what is set aside.
     aside: Aside,
@@ -120,8 +120,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 Ok(end) => return end,
                 Err(fault) => self.source.explain(fault).await,
             };
-            // a batch whose rows cannot be marked comes again at once where there is no journal
-            if self.finished != before && fault.verdict() != Verdict::Claim(Cause::MarkCount) {
+            if self.finished != before {
                 pause.reset();
             }
             self.metrics.fault(&fault);
@@ -194,9 +193,9 @@ impl<S: Source, K: Sink> Relay<S, K> {
             self.turn(work).await?;
             if work.next.is_none() {
                 work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
+                self.finish();
                 let idle = work.next.is_none() && stop.now() == Stopping::No;
                 if idle {
-                    self.finish();
                     self.known = work.refresh().await?.unwrap_or(self.known);
                 }
                 if idle && self.settings.until == Until::Drained {
@@ -216,6 +215,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let fresh = Fresh { batch, ..fresh };
         work.fetching.publishing(&fresh.batch);
         let (limits, unmarked) = (self.size.limits(), work.unmarked.take());
+        let marks = unmarked.is_some();
         let ahead = fresh.batch.is_full() && work.fetching.runs_ahead();
         let (published, marked, fetched) = tokio::join!(
             publish(&mut work.publisher, fresh, &work.pins, &self.metrics),
@@ -224,9 +224,15 @@ impl<S: Source, K: Sink> Relay<S, K> {
         );
         let published = published.inspect_err(|fault| self.failed(fault))?;
         self.size.succeeded();
-        self.finish();
-        self.known = published.journalled().map_or(self.known, |at| at.n);
+        // A batch that no journal knows is finished when it is marked: it is published again when it cannot be.
+        if let Some(at) = published.journalled() {
+            self.known = at.n;
+            self.finish();
+        }
         marked?;
+        if marks {
+            self.finish();
+        }
         work.next = fetched?;
         work.unmarked = Some(published);
         Ok(())

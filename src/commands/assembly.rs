@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::{Config, Delivery, LogFormat, LogLevel};
 use crate::event::BatchLimits;
 use crate::fault::Fault;
+use crate::heartbeat::Heartbeat;
 use crate::log::{self, Style};
 use crate::sink::kafka::{self, KafkaSink};
 use crate::source::postgres::{self, Postgres};
@@ -18,9 +19,14 @@ pub(super) fn database(config: &Config, delivery: Delivery) -> Postgres {
 
 /// The Kafka cluster, in the configured mode or in another one.
 pub(super) fn kafka(config: &Config, delivery: Delivery) -> Result<KafkaSink, Fault> {
+    watched_kafka(config, delivery, Heartbeat::new())
+}
+
+/// The Kafka cluster, for somebody who looks whether long work goes on.
+pub(super) fn watched_kafka(config: &Config, delivery: Delivery, signs: Heartbeat) -> Result<KafkaSink, Fault> {
     let mut kafka = config.kafka.clone();
     kafka.delivery = delivery;
-    KafkaSink::new(kafka::Settings { name: config.outbox.name.clone(), source: config.outbox.source.clone(), kafka })
+    KafkaSink::new(kafka::Settings { name: config.outbox.name.clone(), source: config.outbox.source.clone(), kafka, signs })
 }
 
 /// Every wait of the protocol.

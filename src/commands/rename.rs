@@ -3,7 +3,7 @@
 use super::steer::Rehearse;
 use super::{EXIT_DONE, Failure, adopt, assembly, migrate, operator, run};
 use crate::config::{Config, Delivery};
-use crate::fault::EXIT_NO;
+use crate::fault::{EXIT_NO, EXIT_NOT_NOW};
 use crate::journal::Applied;
 use crate::sink::Sink;
 use crate::sink::kafka::KafkaSink;
@@ -29,8 +29,12 @@ pub async fn adopt_name(config: &Config, old: &str, reason: &str, rehearse: Rehe
     if rehearse == Rehearse::Yes {
         return Ok(EXIT_DONE);
     }
-    run::settle(&before, delivery).await?;
+    let start = run::settle(&before, delivery).await?;
     let settled = source.look().await?;
+    if settled.grants.last() != Some(&start) {
+        let detail = format!("a relay of {old} took the lease meanwhile. Stop it, and try again. Nothing was renamed");
+        return Err(Failure::coded(EXIT_NOT_NOW, detail));
+    }
     let base = match delivery {
         Delivery::ExactlyOnce => Some(begin_journal(config, &sink, &settled).await?),
         Delivery::AtLeastOnce => None,

@@ -53,8 +53,8 @@ pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
     assembly::start_log(config);
     let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
     let source = Arc::new(assembly::database(config, config.kafka.delivery));
-    let sink = Arc::new(assembly::kafka(config, config.kafka.delivery)?);
     let (metrics, heart) = (Metrics::new(&config.outbox.name), Heartbeat::new());
+    let sink = Arc::new(assembly::watched_kafka(config, config.kafka.delivery, metrics.signs())?);
     serve(config, &source, &metrics, &heart).await?;
     info!(version = env!("CARGO_PKG_VERSION"), outbox = config.outbox.name, instance = config.relay.instance, "started");
     if config.kafka.delivery == Delivery::AtLeastOnce {
@@ -64,18 +64,25 @@ pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
         Once::No => Until::Stopped,
         Once::Yes => Until::Drained,
     };
-    Ok(relay(config, until, source, sink, metrics, heart, signals).await)
+    Ok(relay(config, until, start_number(), source, sink, metrics, heart, signals).await)
+}
+
+/// Positive in the database's signed column, so that a person can compare it with a log line.
+fn start_number() -> u64 {
+    fastrand::u64(1..=i64::MAX.unsigned_abs())
 }
 
 /// Takes the lease, claims and settles in the mode `delivery`, publishes nothing, and gives the lease back. Afterwards every row that the
-/// journal has is marked, and every relay that led before is shut out. Tells its course in the log.
-pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<(), Failure> {
+/// journal has is marked, and every relay that led before is shut out. Tells its course in the log. Gives the start number that the lease
+/// was granted to: while it is the newest one, nobody has led since.
+pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<u64, Failure> {
     assembly::start_log(config);
     let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
-    let (source, sink) = (Arc::new(assembly::database(config, delivery)), Arc::new(assembly::kafka(config, delivery)?));
-    let metrics = Metrics::new(&config.outbox.name);
-    match relay(config, Until::Settled, source, sink, metrics, Heartbeat::new(), signals).await {
-        EXIT_DONE => Ok(()),
+    let (metrics, start) = (Metrics::new(&config.outbox.name), start_number());
+    let source = Arc::new(assembly::database(config, delivery));
+    let sink = Arc::new(assembly::watched_kafka(config, delivery, metrics.signs())?);
+    match relay(config, Until::Settled, start, source, sink, metrics, Heartbeat::new(), signals).await {
+        EXIT_DONE => Ok(start),
         EXIT_NOT_NOW => {
             let remedy = "Stop its relay, or wait until its lease is over, and try again";
             Err(Failure::coded(EXIT_NOT_NOW, format!("outbox {} is being relayed. {remedy}", config.outbox.name)))
@@ -86,21 +93,25 @@ pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<(), Fa
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
 async fn relay(
     config: &Config,
     until: Until,
+    start: u64,
     source: Arc<Postgres>,
     sink: Arc<KafkaSink>,
     metrics: Metrics,
     heart: Heartbeat,
     signals: mpsc::Receiver<signals::Signal>,
 ) -> u8 {
-    let mut chance = fastrand::Rng::new();
-    let (waits, limits, instance) = (assembly::waits(config), assembly::limits(config), config.relay.instance.clone());
-    // positive in the database's signed column, so that a person can compare it with a log line
-    let start = chance.u64(1..=i64::MAX.unsigned_abs());
+    let (waits, limits) = (assembly::waits(config), assembly::limits(config));
+    let instance = match until {
+        Until::Stopped => config.relay.instance.clone(),
+        // beside a daemon of the same machine it must not look like a second one of its name
+        Until::Drained | Until::Settled => format!("{} (once)", config.relay.instance),
+    };
     let settings = relay::Settings { waits, limits, instance: instance.clone(), start, until };
-    let relay = Relay::new(source.clone(), sink.clone(), settings, metrics.clone(), chance);
+    let relay = Relay::new(source.clone(), sink.clone(), settings, metrics.clone(), fastrand::Rng::new());
     let janitor = Janitor::new(source.clone(), sink, metrics.clone());
     let (silence, shutdown_grace) = (assembly::silence(config), config.relay.shutdown_grace);
     let settings = daemon::Settings { waits, instance, start, until, silence, shutdown_grace };

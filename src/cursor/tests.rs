@@ -92,6 +92,14 @@ fn a_sequence_that_went_back_is_told() {
 }
 
 #[test]
+fn numbers_may_begin_below_zero() {
+    let mut cursor = running(-1000);
+    cursor.take(Form::Cursor, listing(-1000, &[]), &[], false).expect("nothing is there yet");
+    cursor.take(Form::Cursor, listing(-998, &[]), &[-999, -998], false).expect("two rows");
+    assert_eq!((cursor.head(), gaps(&cursor)), (-998, vec![]));
+}
+
+#[test]
 fn the_proof_scan_counts_rows_that_nobody_waited_for() {
     let mut cursor = running(8);
     let learnt = cursor.take(Form::Full, listing(10, &["1/1"]), &[3, 10], false).expect("fine");

@@ -126,10 +126,11 @@ impl Complaints {
         }
     }
 
-    /// Outages are told by the relay and by the lease.
+    /// Outages are told by the relay and by the lease. What the table refuses, for a foreign key or a trigger, only the chore meets.
     fn complain(&mut self, fault: &Fault) {
+        let refused = matches!(fault, Fault::Unavailable { code: "constraint" | "sqlstate", .. });
         let outage = matches!(fault, Fault::Unavailable { .. } | Fault::Standby | Fault::LeaseLost);
-        if outage || self.made.contains(&fault.label()) {
+        if outage && !refused || self.made.contains(&fault.label()) {
             return;
         }
         self.made.push(fault.label());

@@ -162,6 +162,9 @@ async fn silence_is_what_passed_since_the_relay_told_anything() {
     assert_eq!(metrics.silence(), Duration::from_secs(9));
     metrics.fetched(Duration::ZERO, Form::Cursor);
     assert_eq!(metrics.silence(), Duration::ZERO);
+    tokio::time::advance(Duration::from_secs(9)).await;
+    metrics.signs().beat();
+    assert_eq!(metrics.silence(), Duration::ZERO, "a long reading shows that it goes on");
 }
 
 #[test]

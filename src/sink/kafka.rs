@@ -47,6 +47,7 @@ pub use watch::{Place, Watch};
 
 use crate::config::{Delivery, Kafka};
 use crate::fault::Fault;
+use crate::heartbeat::Heartbeat;
 use crate::journal::{Applied, Record, View};
 use crate::sink::Sink;
 use ends::Ends;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub source: Option<String>,
     /// The section `[kafka]`.
     pub kafka: Kafka,
+    /// Beats while the journal is read and settled, which takes hours after a long absence.
+    pub signs: Heartbeat,
 }
 
 /// A Kafka cluster as the log of one outbox.

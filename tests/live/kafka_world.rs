@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outboxd::config;
+use outboxd::heartbeat::Heartbeat;
 use outboxd::sink::kafka::{Created, KafkaSink, Settings};
 use rdkafka::Message;
 use rdkafka::admin::AdminOptions;
@@ -50,7 +51,7 @@ impl KafkaWorld {
             transaction_timeout: Duration::from_secs(10),
             ..config::Kafka::default()
         };
-        Self { kafka, settings: Settings { name, source: None, kafka: kafka_section } }
+        Self { kafka, settings: Settings { name, source: None, kafka: kafka_section, signs: Heartbeat::new() } }
     }
 
     fn consumer(&self) -> BaseConsumer {

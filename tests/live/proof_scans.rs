@@ -181,7 +181,9 @@ impl Inside {
         let (name, instance, start, until) = (stage.name.clone(), "inside".to_owned(), 7, Until::Stopped);
         let (database, outbox) = (config.database, config.outbox);
         let source = Arc::new(Database::new(postgres::Settings { database, outbox, delivery: Delivery::ExactlyOnce, lease }));
-        let sink = Arc::new(KafkaSink::new(kafka::Settings { name, source: None, kafka: config.kafka }).expect("a sink"));
+        let sink = Arc::new(
+            KafkaSink::new(kafka::Settings { name, source: None, kafka: config.kafka, signs: Heartbeat::new() }).expect("a sink"),
+        );
         let (metrics, counts) = (Metrics::new(&stage.name), Arc::<Counts>::default());
         let watched = Arc::new(Watched { inner: source.clone(), counts: counts.clone() });
         let limits = BatchLimits { events: 5_000, bytes: 4 << 20 };

@@ -326,16 +326,28 @@ fn without_a_journal_a_row_that_cannot_be_marked_comes_again_only_after_pauses()
     let lesser = |options: crate::support::DaemonOptions, _: &str| options.set("kafka.delivery", "at_least_once");
     let (postgres, kafka) = (Postgres::shared(Version::V18), Kafka::shared());
     let stage = Stage::with("unmarkable", Mark::Row, postgres, kafka, crate::workload::Habits::default(), lesser);
-    let function = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
-    let trigger = "CREATE TRIGGER refuse BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION refuse()";
-    stage.postgres.sql(&stage.database, &format!("{function}; {trigger}"));
-    let topic = format!("{}-of-1", stage.name);
-    insert(&stage, &topic, "k", 1..=1);
-    let daemon = stage.start("one");
-    daemon.wait_log("backing off");
-    let_pass(Duration::from_secs(4));
-    let copies = payloads(&stage, &topic).len();
-    assert!((2..=20).contains(&copies), "{copies} copies in four seconds");
-    stage.postgres.sql(&stage.database, "DROP TRIGGER refuse ON outbox");
-    eventually("it is marked", SOON, || stage.pending() == 0);
+    let _daemon = stage.start("one");
+    let trigger = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {body}; END'; \
+             CREATE TRIGGER refuse BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    };
+    let drop = "DROP TRIGGER refuse ON outbox".to_owned();
+    let obstacles = [
+        ("swallowed", trigger("RETURN NULL"), drop.clone()),
+        ("raised", trigger("RAISE EXCEPTION ''not today''"), drop),
+        ("revoked", "REVOKE UPDATE ON outbox FROM outboxd".into(), "GRANT UPDATE ON outbox TO outboxd".into()),
+    ];
+    for (what, obstacle, removal) in obstacles {
+        let topic = format!("{}-of-1", stage.name);
+        let before = payloads(&stage, &topic).len();
+        stage.postgres.sql(&stage.database, &obstacle);
+        insert(&stage, &topic, "k", 1..=1);
+        let_pass(Duration::from_secs(4));
+        let copies = payloads(&stage, &topic).len() - before;
+        assert!((2..=20).contains(&copies), "{what}: {copies} copies in four seconds");
+        stage.postgres.sql(&stage.database, &removal);
+        eventually("it is marked", SOON, || stage.pending() == 0);
+    }
 }

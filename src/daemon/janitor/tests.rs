@@ -163,4 +163,6 @@ fn outages_are_for_others_to_tell() {
     complaints.note::<()>(Err(Fault::database("connect", "")));
     complaints.note::<()>(Err(Fault::kafka("transport", "")));
     assert!(complaints.made.is_empty());
+    complaints.note::<()>(Err(Fault::database("constraint", "a foreign key")));
+    assert_eq!(complaints.made, ["constraint"], "nobody else meets what the table refuses");
 }

@@ -40,6 +40,7 @@ impl KafkaHistory {
 
 impl History for KafkaHistory {
     async fn next(&mut self) -> Result<Option<(Record, Applied)>, Fault> {
+        self.shared.settings.signs.beat();
         if self.last.n >= self.until.n {
             return Ok(None);
         }

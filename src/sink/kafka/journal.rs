@@ -377,6 +377,7 @@ impl Reader {
             match polled {
                 Some(Ok(message)) => {
                     trouble = None;
+                    self.shared.settings.signs.beat();
                     self.written_ms.set(message.timestamp().to_millis());
                     if visit(message.offset(), message.payload().unwrap_or_default())?.is_break() {
                         return Ok(End { position: message.offset() + 1, high: bounds.stable });

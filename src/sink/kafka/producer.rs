@@ -12,7 +12,7 @@ use super::client::{self, Context, EventProducer, ProducerShape};
 use super::deliveries::{Refused, UNKNOWN};
 use super::native::{self, Failure, Headers, Lane, Message, Topic};
 use super::topics::{self, Found};
-use super::{Settings, faults};
+use super::{Settings, Shared, faults};
 use crate::event::Batch;
 use crate::fault::{Cause, Fault};
 
@@ -71,13 +71,17 @@ impl Producer {
     }
 
     /// Shuts every older owner out and waits until all its transactions are over.
-    pub(super) fn init(&self, journal: &str, caller: &Caller<'_>) -> Result<(), Fault> {
+    pub(super) fn init(&self, shared: &Shared, caller: &Caller<'_>) -> Result<(), Fault> {
         let started = Instant::now();
         // Without a connection librdkafka asks for the coordinator in vain, and the next time after half a second. Any question waits
         // for one; why there is none, the loop finds out.
-        drop(self.native().fetch_metadata(Some(journal), INIT_STEP));
+        drop(self.native().fetch_metadata(Some(&shared.journal), INIT_STEP));
+        if caller.is_gone() {
+            return Err(Fault::kafka("fence", "nobody waits for it any more"));
+        }
         let mut warned = false;
         loop {
+            shared.settings.signs.beat();
             let Err(error) = self.client.init_transactions(INIT_STEP) else { return Ok(()) };
             let KafkaError::Transaction(error) = error else { return Err(faults::asked(&error, "init_transactions")) };
             let trouble = self.context().trouble();
@@ -253,6 +257,11 @@ impl Producer {
             let detail = format!("one of {len} events was refused: {}; topics: {}", refused.code, names.join(", "));
             Fault::in_doubt(Cause::Search, detail)
         }
+    }
+
+    /// What it means that a journal record without events was refused.
+    pub(super) fn note_refused(&self, code: Code, journal: &str) -> Fault {
+        if faults::is_refusal(code) { faults::journal_refused(journal, 0, code) } else { self.broken(code, journal) }
     }
 
     /// What it means that records are still not acknowledged, with the first of them.

@@ -129,7 +129,7 @@ impl Worker {
         }
         let producer = Producer::open(&self.shared.settings, shape)?;
         if self.shared.settings.kafka.delivery == Delivery::ExactlyOnce {
-            producer.init(&self.shared.journal, caller)?;
+            producer.init(&self.shared, caller)?;
         }
         self.producer = Some(producer);
         Ok(())
@@ -329,7 +329,10 @@ impl Worker {
         producer.expect(1);
         producer.send_journal(&shared.journal, &bytes, 0, until)?;
         let stored = producer.settle(until, caller);
-        stored.map_err(|_| Fault::kafka("timeout", "the journal record was not acknowledged"))?;
+        stored.map_err(|stopped| match stopped {
+            Stopped::Refused(refused) => producer.note_refused(refused.code, &shared.journal),
+            Stopped::Late | Stopped::Abandoned => Fault::kafka("timeout", "the journal record was not acknowledged"),
+        })?;
         let found = producer.offset(0);
         if found != place.end {
             let detail = format!("the journal record was to lie at offset {}, it lies at {found}", place.end);
