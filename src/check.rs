@@ -23,7 +23,7 @@ pub use names::{Name, Part};
 pub use topics::{Wanted, wanted};
 
 use crate::config::{Config, ConfigErrors, Delivery};
-use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, Fault};
+use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, Fault};
 use crate::sink::kafka::{ClusterFacts, TopicPlan};
 use crate::source::postgres::Checkup;
 
@@ -118,18 +118,7 @@ impl Finding {
 
     /// What the relay would meet as this fault.
     fn by_fault(name: Name, fault: &Fault) -> Self {
-        let exit = match fault {
-            Fault::Unavailable { code: "authentication", .. } | Fault::Refused { .. } => EXIT_REFUSED,
-            Fault::Unavailable { .. } | Fault::Standby => EXIT_UNREACHABLE,
-            Fault::Misconfigured { .. } | Fault::Missing { .. } => EXIT_CONFIG,
-            Fault::InDoubt { .. }
-            | Fault::Fenced { .. }
-            | Fault::Poison(_)
-            | Fault::Topic(_)
-            | Fault::Unsafe(_)
-            | Fault::LeaseLost => EXIT_FAILED,
-        };
-        Self::new(name, State::Failed(exit), told(fault), Some(fault.remedy()))
+        Self::new(name, State::Failed(fault.exit_code()), told(fault), Some(fault.remedy()))
     }
 
     /// The same of one of several.

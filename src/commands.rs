@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::ConfigErrors;
-use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, Fault};
+use crate::fault::{EXIT_CONFIG, EXIT_FAILED, Fault};
 
 mod adopt;
 mod assembly;
@@ -86,17 +86,6 @@ impl From<ConfigErrors> for Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        let code = match &fault {
-            Fault::Unavailable { .. } | Fault::Standby => EXIT_UNREACHABLE,
-            Fault::Misconfigured { .. } | Fault::Missing { .. } => EXIT_CONFIG,
-            Fault::Refused { .. } => EXIT_REFUSED,
-            Fault::InDoubt { .. }
-            | Fault::Fenced { .. }
-            | Fault::Poison(_)
-            | Fault::Topic(_)
-            | Fault::Unsafe(_)
-            | Fault::LeaseLost => EXIT_FAILED,
-        };
-        Self { message: format!("{}: {fault}. {}", fault.obx(), fault.remedy()), code }
+        Self { message: format!("{}: {fault}. {}", fault.obx(), fault.remedy()), code: fault.exit_code() }
     }
 }

@@ -6,6 +6,10 @@ use thiserror::Error;
 
 use crate::park::{Ailing, SetAside, Unfit};
 
+mod halts;
+
+pub use halts::{Alarm, EVENTS_TRUNCATED, Halt, HaltCode};
+
 /// What is known after something went wrong. The variants differ in what they prove, not in where they came from.
 #[derive(Clone, Debug, Error)]
 pub enum Fault {
@@ -190,134 +194,6 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The named reasons for which a relay stops publishing until a person acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HaltCode {
-    /// The journal belongs to another outbox.
-    ForeignJournal,
-    /// This is not a database the outbox was told to publish from.
-    MovedDatabase,
-    /// A newer primary has published already.
-    OldPrimary,
-    /// Another database publishes under the same name.
-    TwoDatabases,
-    /// The table is older than what the journal still holds.
-    JournalWindow,
-    /// The journal lacks records that the table has marked.
-    KafkaBehind,
-    /// Somebody's transaction on the journal does not end.
-    JournalBlocked,
-    /// The journal holds a record of a newer format.
-    JournalVersion,
-    /// Marked rows are still unsent.
-    MarkRefused,
-}
-
-impl HaltCode {
-    /// Every code, for metrics and documents that must be complete.
-    pub const ALL: [Self; 9] = [
-        Self::ForeignJournal,
-        Self::MovedDatabase,
-        Self::OldPrimary,
-        Self::TwoDatabases,
-        Self::JournalWindow,
-        Self::KafkaBehind,
-        Self::JournalBlocked,
-        Self::JournalVersion,
-        Self::MarkRefused,
-    ];
-
-    /// Name as in documents, state row, metric label.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ForeignJournal => "foreign-journal",
-            Self::MovedDatabase => "moved-database",
-            Self::OldPrimary => "old-primary",
-            Self::TwoDatabases => "two-databases",
-            Self::JournalWindow => "journal-window",
-            Self::KafkaBehind => "kafka-behind",
-            Self::JournalBlocked => "journal-blocked",
-            Self::JournalVersion => "journal-version",
-            Self::MarkRefused => "mark-refused",
-        }
-    }
-
-    /// Stable error code.
-    pub fn obx(self) -> &'static str {
-        match self {
-            Self::ForeignJournal => "OBX401",
-            Self::MovedDatabase => "OBX402",
-            Self::OldPrimary => "OBX403",
-            Self::TwoDatabases => "OBX404",
-            Self::JournalWindow => "OBX405",
-            Self::KafkaBehind => "OBX406",
-            Self::JournalBlocked => "OBX407",
-            Self::JournalVersion => "OBX408",
-            Self::MarkRefused => "OBX409",
-        }
-    }
-
-    /// What a person can do about it, in one sentence.
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Self::ForeignJournal => {
-                "give this outbox another outbox.name; or take the other one's journal over with `outboxd adopt --journal UUID`"
-            }
-            Self::MovedDatabase => "if this is a copy, give it another outbox.name; if it has moved, `outboxd adopt --database`",
-            Self::OldPrimary => "point the relay at the primary: a later one has published already",
-            Self::TwoDatabases => {
-                "stop the relay of one of the two databases, then `outboxd adopt --journal` in the one that stays"
-            }
-            Self::JournalWindow => {
-                "restore a younger copy of the database; or `outboxd adopt --journal`, which prints what may come twice"
-            }
-            Self::KafkaBehind => {
-                "bring the journal topic back as it was; or `outboxd adopt --journal`, which prints what may come twice"
-            }
-            Self::JournalBlocked => {
-                "if it is our own, first `outboxd adopt --journal`; then end it with the broker's kafka-transactions tool"
-            }
-            Self::JournalVersion => "run the newer outboxd that wrote this record",
-            Self::MarkRefused => "look for a row security policy or a trigger that keeps the relay from updating the table",
-        }
-    }
-}
-
-/// A halt, or the first evidence for one.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{}: {evidence}", code.name())]
-pub struct Halt {
-    /// Which one.
-    pub code: HaltCode,
-    /// What was seen, in one sentence, with the numbers.
-    pub evidence: String,
-}
-
-impl Halt {
-    /// A halt with its evidence.
-    pub fn new(code: HaltCode, evidence: impl Into<String>) -> Self {
-        Self { code, evidence: evidence.into() }
-    }
-}
-
-/// What needs a person, although the relay can prove that going on is safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alarm {
-    /// Name in the status and in the log.
-    pub name: &'static str,
-    /// Stable error code.
-    pub obx: &'static str,
-    /// What a person can do about it, in one sentence.
-    pub remedy: &'static str,
-}
-
-/// A topic lacks records that were acknowledged.
-pub const EVENTS_TRUNCATED: Alarm = Alarm {
-    name: "events-truncated",
-    obx: "OBX306",
-    remedy: "look for an unclean leader election or a restored disk; have the lost events sent again; then `outboxd repin` the topic",
-};
-
 /// What the relay does about a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -335,6 +211,8 @@ pub enum Verdict {
 
 /// Code of a batch that was not acknowledged in time; the relay tries a smaller one.
 pub const TIMEOUT: &str = "timeout";
+/// Code of a user, password or token that the brokers refused.
+pub const AUTHENTICATION: &str = "authentication";
 /// Code of a journal record that the brokers refused: it is too large, and that of a smaller batch may not be.
 pub const REFUSED_RECORD: &str = "refused_record";
 /// Exit code: it failed.
@@ -380,8 +258,19 @@ impl Fault {
             Self::Fenced { .. } => Verdict::Claim(Cause::Fenced),
             Self::Unsafe(halt) => Verdict::Halt(halt.clone()),
             Self::LeaseLost => Verdict::StepDown,
-            Self::Misconfigured { .. } | Self::Missing { .. } => Verdict::Exit(EXIT_CONFIG),
-            Self::Refused { .. } => Verdict::Exit(EXIT_REFUSED),
+            Self::Misconfigured { .. } | Self::Missing { .. } | Self::Refused { .. } => Verdict::Exit(self.exit_code()),
+        }
+    }
+
+    /// Exit code of a process or a command that ends because of this fault.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unavailable { code: AUTHENTICATION, .. } | Self::Refused { .. } => EXIT_REFUSED,
+            Self::Unavailable { .. } | Self::Standby => EXIT_UNREACHABLE,
+            Self::Misconfigured { .. } | Self::Missing { .. } => EXIT_CONFIG,
+            Self::InDoubt { .. } | Self::Fenced { .. } | Self::Poison(_) | Self::Topic(_) | Self::Unsafe(_) | Self::LeaseLost => {
+                EXIT_FAILED
+            }
         }
     }
 
@@ -470,7 +359,7 @@ fn kafka_remedy(code: &str) -> &'static str {
         "topic_shrunk" => "Bring the topic back with at least the partitions it had; or accept fewer with `outboxd repin`.",
         "journal_missing" => "Run `outboxd migrate`.",
         "not_authorised" => "Grant the relay's user what is named; outboxd goes on by itself.",
-        "authentication" | "tls" => "Correct kafka.security, user, password or certificates.",
+        AUTHENTICATION | "tls" => "Correct kafka.security, user, password or certificates.",
         "refused_record" => "Raise the topic's max.message.bytes, or correct the event that is too large.",
         "clock" => "Set the clock of this machine, or of the brokers, right.",
         "storage" => "Look at the disks of the brokers.",
@@ -496,10 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn each_fault_has_one_exit_code() {
+        let unavailable = |code| Fault::Unavailable { dependency: Dependency::Kafka, code, detail: String::new() };
+        assert_eq!([unavailable("tls"), unavailable(AUTHENTICATION), Fault::Standby].map(|fault| fault.exit_code()), [69, 77, 69]);
+        let refused = Fault::Refused { detail: String::new(), remedy: String::new() };
+        assert_eq!((refused.exit_code(), refused.verdict()), (77, Verdict::Exit(77)));
+        let missing = Fault::Missing { detail: String::new(), remedy: String::new() };
+        assert_eq!((missing.exit_code(), missing.verdict()), (78, Verdict::Exit(78)));
+        assert_eq!([Fault::LeaseLost, Halt::new(HaltCode::OldPrimary, "").into()].map(|fault| fault.exit_code()), [1, 1]);
+    }
+
+    #[test]
     fn names_are_distinct() {
         let causes: std::collections::HashSet<_> = Cause::ALL.iter().map(|cause| cause.name()).collect();
         assert_eq!(causes.len(), Cause::ALL.len());
-        let halts: std::collections::HashSet<_> = HaltCode::ALL.iter().flat_map(|code| [code.name(), code.obx()]).collect();
-        assert_eq!(halts.len(), 2 * HaltCode::ALL.len());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Brokers, DatabaseTls, Host, Mark, OnPoison, Order, Security, TopicPatterns};
-use crate::fault::{Halt, HaltCode};
+use crate::fault::{EXIT_UNREACHABLE, Halt, HaltCode};
 use crate::journal::DatabaseIdentity;
 use crate::sink::kafka::{Operation, TopicFacts, TopicState};
 use crate::source::postgres::{

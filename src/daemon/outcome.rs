@@ -2,7 +2,7 @@
 
 use tracing::error;
 
-use crate::fault::{EXIT_FAILED, EXIT_NOT_NOW, EXIT_UNREACHABLE, Fault, Verdict};
+use crate::fault::{EXIT_FAILED, EXIT_NOT_NOW, EXIT_UNREACHABLE, Fault};
 
 /// Why the process leaves.
 #[derive(Clone, Debug)]
@@ -38,16 +38,9 @@ impl Outcome {
         match self {
             Self::Done => 0,
             Self::NotDrained | Self::Panicked => EXIT_FAILED,
-            Self::Failed(fault) => exit_code_of(fault),
+            Self::Failed(fault) => fault.exit_code(),
             Self::NotNow => EXIT_NOT_NOW,
             Self::Unreachable => EXIT_UNREACHABLE,
         }
-    }
-}
-
-fn exit_code_of(fault: &Fault) -> u8 {
-    match fault.verdict() {
-        Verdict::Exit(code) => code,
-        Verdict::BackOff | Verdict::Claim(_) | Verdict::Halt(_) | Verdict::StepDown => EXIT_FAILED,
     }
 }

@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode as Code};
 
 use super::client::Trouble;
 use crate::event::Event;
-use crate::fault::{Cause, Fault, REFUSED_RECORD};
+use crate::fault::{AUTHENTICATION, Cause, Fault, REFUSED_RECORD};
 use crate::park::{Ailing, Unfit};
 
 /// The stable short code of an error: a bounded set.
@@ -19,7 +19,7 @@ pub(super) fn short(code: Code) -> &'static str {
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed => "not_authorised",
         Code::Authentication | Code::SaslAuthenticationFailed | Code::IllegalSASLState | Code::UnsupportedSASLMechanism => {
-            "authentication"
+            AUTHENTICATION
         }
         Code::SSL => "tls",
         Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut | Code::TimedOutQueue => "timeout",
@@ -41,7 +41,7 @@ pub(super) fn short(code: Code) -> &'static str {
 
 /// Whether the error says that no broker is connected.
 pub(super) fn is_no_connection(code: Code) -> bool {
-    matches!(short(code), "unreachable" | "tls" | "authentication")
+    matches!(short(code), "unreachable" | "tls" | AUTHENTICATION)
 }
 
 /// Whether the error says that the record itself can never be stored, or one that it was bundled with.
