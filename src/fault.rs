@@ -346,7 +346,7 @@ impl Fault {
             Self::Unsafe(halt) => halt.code.remedy().into(),
             Self::Misconfigured { remedy, .. } | Self::Missing { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
             Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
-            Self::Standby => "Nothing after a failover. If this is the primary, see why it is read only: default_transaction_read_only, a full disk.".into(),
+            Self::Standby => "Nothing after a failover. A primary that is read only has default_transaction_read_only on.".into(),
         }
     }
 }

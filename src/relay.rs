@@ -192,9 +192,12 @@ impl<S: Source, K: Sink> Relay<S, K> {
             work.ask_for_held(&mut self.aside, &self.metrics).await?;
             self.turn(work).await?;
             if work.next.is_none() {
+                let marks = work.unmarked.is_some();
                 work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
-                self.finish();
                 let idle = work.next.is_none() && stop.now() == Stopping::No;
+                if marks || idle {
+                    self.finish();
+                }
                 if idle {
                     self.known = work.refresh().await?.unwrap_or(self.known);
                 }
