@@ -100,7 +100,9 @@ fn the_network_to_the_database_is_cut_and_frozen() {
     let start = Instant::now();
     eventually("the other one leads", SOON, || two.metric("outboxd_leader") == 1.0);
     println!("the other one leads after {:?}", start.elapsed());
-    assert!(start.elapsed() <= Duration::from_secs(4), "the lease lasts 1 s: {:?}", start.elapsed());
+    // One second of the lease; if the first one was frozen inside a transaction, the state row is locked until the server ends that after
+    // five seconds; and two for the second one's next try.
+    assert!(start.elapsed() <= Duration::from_secs(8), "{:?}", start.elapsed());
     let_pass(Duration::from_secs(6));
     ways[0].set(Weather::Pass);
     stage.wait_for_batches(5, SOON);
