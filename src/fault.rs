@@ -328,10 +328,15 @@ impl Fault {
         }
     }
 
+    /// Whether the database answered and rejected a statement, for a foreign key, a trigger or a constraint: no outage.
+    pub fn is_rejection(&self) -> bool {
+        matches!(self, Self::Unavailable { dependency: Dependency::Database, code: "constraint" | "sqlstate", .. })
+    }
+
     /// What a person can do about it, in one sentence.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Unavailable { dependency: Dependency::Database, code: "constraint" | "sqlstate", .. } => {
+            Self::Unavailable { .. } if self.is_rejection() => {
                 "Look into the database's log for what refuses it: a foreign key, a trigger, a constraint.".into()
             }
             Self::Unavailable { dependency: Dependency::Database, .. } => "Is the database up, and database.url right?".into(),

@@ -128,9 +128,8 @@ impl Complaints {
 
     /// Outages are told by the relay and by the lease. What the table refuses, for a foreign key or a trigger, only the chore meets.
     fn complain(&mut self, fault: &Fault) {
-        let refused = matches!(fault, Fault::Unavailable { code: "constraint" | "sqlstate", .. });
-        let outage = matches!(fault, Fault::Unavailable { .. } | Fault::Standby | Fault::LeaseLost);
-        if outage && !refused || self.made.contains(&fault.label()) {
+        let outage = matches!(fault, Fault::Unavailable { .. } | Fault::Standby | Fault::LeaseLost) && !fault.is_rejection();
+        if outage || self.made.contains(&fault.label()) {
             return;
         }
         self.made.push(fault.label());

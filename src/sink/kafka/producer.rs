@@ -243,13 +243,13 @@ impl Producer {
 
     /// What it means that a record was not stored. Nothing of its batch is committed.
     pub(super) fn refusal(&self, refused: Refused, batch: &Batch, names: &[String], journal: &str) -> Fault {
-        let topic = if refused.position < batch.len() { &names[batch.topic_index(refused.position)] } else { journal };
-        if !faults::is_refusal(refused.code) {
-            return self.broken(refused.code, topic);
-        }
         let (len, position) = (batch.len(), refused.position);
         if position >= len {
-            faults::journal_refused(topic, 0, refused.code)
+            return self.journal_refusal(refused.code, journal);
+        }
+        let topic = &names[batch.topic_index(position)];
+        if !faults::is_refusal(refused.code) {
+            self.broken(refused.code, topic)
         } else if refused.code != Code::InvalidDifferentRecord && (len == 1 || self.shape.is_single()) {
             faults::poison(&batch.event(position), faults::poison_code(refused.code), format!("{}; topic {topic}", refused.code))
         } else {
@@ -259,8 +259,8 @@ impl Producer {
         }
     }
 
-    /// What it means that a journal record without events was refused.
-    pub(super) fn note_refused(&self, code: Code, journal: &str) -> Fault {
+    /// What it means that a journal record was not stored.
+    pub(super) fn journal_refusal(&self, code: Code, journal: &str) -> Fault {
         if faults::is_refusal(code) { faults::journal_refused(journal, 0, code) } else { self.broken(code, journal) }
     }
 

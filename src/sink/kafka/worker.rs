@@ -330,7 +330,7 @@ impl Worker {
         producer.send_journal(&shared.journal, &bytes, 0, until)?;
         let stored = producer.settle(until, caller);
         stored.map_err(|stopped| match stopped {
-            Stopped::Refused(refused) => producer.note_refused(refused.code, &shared.journal),
+            Stopped::Refused(refused) => producer.journal_refusal(refused.code, &shared.journal),
             Stopped::Late | Stopped::Abandoned => Fault::kafka("timeout", "the journal record was not acknowledged"),
         })?;
         let found = producer.offset(0);
