@@ -50,12 +50,8 @@ impl Leader for Prepared {
 
 /// Relays until asked to stop, or until everything is drained.
 pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
-    assembly::start_log(config);
-    let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
-    let source = Arc::new(assembly::database(config, config.kafka.delivery));
-    let (metrics, heart) = (Metrics::new(&config.outbox.name), Heartbeat::new());
-    let sink = Arc::new(assembly::watched_kafka(config, config.kafka.delivery, metrics.signs())?);
-    serve(config, &source, &metrics, &heart).await?;
+    let parts = Parts::assemble(config, config.kafka.delivery)?;
+    serve(config, &parts).await?;
     info!(version = env!("CARGO_PKG_VERSION"), outbox = config.outbox.name, instance = config.relay.instance, "started");
     if config.kafka.delivery == Delivery::AtLeastOnce {
         warn!("kafka.delivery is at_least_once: after a crash events may come twice, and older ones after newer ones of their key");
@@ -64,24 +60,16 @@ pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
         Once::No => Until::Stopped,
         Once::Yes => Until::Drained,
     };
-    Ok(relay(config, until, start_number(), source, sink, metrics, heart, signals).await)
-}
-
-/// Positive in the database's signed column, so that a person can compare it with a log line.
-fn start_number() -> u64 {
-    fastrand::u64(1..=i64::MAX.unsigned_abs())
+    Ok(relay(config, until, parts).await)
 }
 
 /// Takes the lease, claims and settles in the mode `delivery`, publishes nothing, and gives the lease back. Afterwards every row that the
 /// journal has is marked, and every relay that led before is shut out. Tells its course in the log. Gives the start number that the lease
 /// was granted to: while it is the newest one, nobody has led since.
 pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<u64, Failure> {
-    assembly::start_log(config);
-    let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
-    let (metrics, start) = (Metrics::new(&config.outbox.name), start_number());
-    let source = Arc::new(assembly::database(config, delivery));
-    let sink = Arc::new(assembly::watched_kafka(config, delivery, metrics.signs())?);
-    match relay(config, Until::Settled, start, source, sink, metrics, Heartbeat::new(), signals).await {
+    let parts = Parts::assemble(config, delivery)?;
+    let start = parts.start;
+    match relay(config, Until::Settled, parts).await {
         EXIT_DONE => Ok(start),
         EXIT_NOT_NOW => {
             let remedy = "Stop its relay, or wait until its lease is over, and try again";
@@ -93,17 +81,31 @@ pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<u64, F
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
-async fn relay(
-    config: &Config,
-    until: Until,
+/// What a process that relays is made of.
+struct Parts {
+    /// Start number: positive in the database's signed column, so that a person can compare it with a log line.
     start: u64,
     source: Arc<Postgres>,
     sink: Arc<KafkaSink>,
     metrics: Metrics,
     heart: Heartbeat,
     signals: mpsc::Receiver<signals::Signal>,
-) -> u8 {
+}
+
+impl Parts {
+    /// Starts the log and listens for signals; connects to nobody.
+    fn assemble(config: &Config, delivery: Delivery) -> Result<Self, Failure> {
+        assembly::start_log(config);
+        let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
+        let (metrics, heart) = (Metrics::new(&config.outbox.name), Heartbeat::new());
+        let source = Arc::new(assembly::database(config, delivery));
+        let sink = Arc::new(assembly::watched_kafka(config, delivery, metrics.signs())?);
+        Ok(Self { start: fastrand::u64(1..=i64::MAX.unsigned_abs()), source, sink, metrics, heart, signals })
+    }
+}
+
+async fn relay(config: &Config, until: Until, parts: Parts) -> u8 {
+    let Parts { start, source, sink, metrics, heart, signals } = parts;
     let (waits, limits) = (assembly::waits(config), assembly::limits(config));
     let instance = match until {
         Until::Stopped => config.relay.instance.clone(),
@@ -120,7 +122,7 @@ async fn relay(
 }
 
 /// Health, metrics and status over HTTP, for as long as the process lives.
-async fn serve(config: &Config, source: &Arc<Postgres>, metrics: &Metrics, heart: &Heartbeat) -> Result<(), Failure> {
+async fn serve(config: &Config, Parts { source, metrics, heart, .. }: &Parts) -> Result<(), Failure> {
     let Listen::At(address) = config.http.listen else { return Ok(()) };
     let bound = Server::bind(address).await;
     let server = bound.map_err(|error| Failure::new(format!("{error}. {}", error.remedy())))?;
