@@ -23,15 +23,17 @@ use crate::source::{Source, Tenure};
 use crate::stop::{Stop, Stopping};
 use crate::waits::Waits;
 
+mod aside;
 mod claiming;
 mod fetching;
 mod halting;
 mod telling;
 mod work;
 
+use aside::Aside;
 use fetching::Fresh;
 use telling::Told;
-use work::{Aside, Work, mark, publish};
+use work::{Work, mark, publish};
 
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
@@ -88,6 +90,8 @@ pub struct Relay<S, K> {
     aside: Aside,
     /// Highest batch number that was settled or published under the present lease.
     known: u64,
+    /// Whether a settlement was tried a second time after it had found rows that cannot be marked.
+    settled_in_vain: bool,
     told: Told,
 }
 
@@ -103,7 +107,8 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let size = BatchSize::new(settings.limits);
         let now = Instant::now();
         let aside = Aside::new(settings.waits.held);
-        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, aside, known: 0, told: Told::default() }
+        let (told, settled_in_vain) = (Told::default(), false);
+        Self { source, sink, settings, metrics, chance, size, progress: now, finished: now, aside, known: 0, settled_in_vain, told }
     }
 
     /// Relays under the lease grant `epoch` until asked to stop, or until going on makes no sense.
@@ -136,6 +141,9 @@ impl<S: Source, K: Sink> Relay<S, K> {
                     None => Cause::HaltCleared,
                 },
             };
+            if cause == Cause::ClaimChanged {
+                self.aside.ask_now();
+            }
             if self.is_stuck() {
                 warn!(error = fault.obx(), %fault, "nothing could be finished: giving the lease up");
                 return End::GaveUp;
@@ -164,6 +172,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.metrics.claimed(cause);
         self.metrics.halted(None);
         self.told.claimed();
+        self.settled_in_vain = false;
         info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
         match self.settings.until {
             Until::Settled => Ok(End::Stopped),

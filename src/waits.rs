@@ -13,7 +13,7 @@ pub struct Waits {
     pub standby: Duration,
     /// Between the two times that the evidence for a halt is taken.
     pub evidence: Duration,
-    /// Between two looks of a halted relay.
+    /// Between two looks of a halted relay at the journal.
     pub halted: Duration,
     /// How long the journal is watched for another publisher before a database that went back is published from.
     pub went_back: Duration,
@@ -25,7 +25,7 @@ pub struct Waits {
     pub back_off_most: Duration,
     /// Between two full-form fetches that prove the cursor right.
     pub proof_scan: Duration,
-    /// Between two looks of a paused relay.
+    /// Between two looks of a paused or halted relay at what a person did.
     pub paused: Duration,
     /// Between two looks at topics that are held.
     pub held: Duration,

@@ -56,7 +56,7 @@ pub async fn adopt_database(config: &Config, reason: &str, rehearse: Rehearse) -
         return Ok(EXIT_DONE);
     }
     source.adopt_database(&here, &request(reason)).await?;
-    println!("it is accepted now; a halted relay looks again within six leases");
+    println!("it is accepted now; a halted relay notices that within a second or two");
     Ok(EXIT_DONE)
 }
 

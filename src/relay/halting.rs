@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{End, Relay, Until, WorkOf, wait};
+use super::{End, Relay, Until, WorkOf, end, wait};
 use crate::fault::{Cause, Dependency, Fault, Halt, HaltCode, Verdict};
 use crate::identity;
 use crate::journal::{Owner, View};
@@ -13,6 +13,16 @@ use crate::phase::Phase;
 use crate::sink::Sink;
 use crate::source::{Source, Standing};
 use crate::stop::Stop;
+
+/// How a rest ended.
+enum Rested {
+    /// Somebody asked for an end.
+    Asked(End),
+    /// The state row says something else.
+    Changed,
+    /// Nothing happened.
+    Over,
+}
 
 impl<S: Source, K: Sink> Relay<S, K> {
     /// Looks at database and journal, fencing nobody. When the database seems to have gone back in time (a restore, a failover, or a
@@ -81,16 +91,28 @@ impl<S: Source, K: Sink> Relay<S, K> {
         wait(pause, stop).await
     }
 
-    /// Takes the evidence again, writes the halt, and looks now and then whether the evidence is gone: then there is no end.
+    /// Takes the evidence again, writes the halt, and looks now and then whether the evidence is gone: then there is no end. What only a
+    /// settlement can tell is tried once more before it is believed.
     pub(super) async fn halt(&mut self, first: Halt, owner: &Owner, stop: &mut Stop) -> Option<End> {
-        self.told.suspected(&first);
-        let mut pause = self.settings.waits.evidence;
-        loop {
-            if let Some(end) = wait(pause, stop).await {
-                return Some(end);
-            }
+        let by_settling = first.code == HaltCode::MarkRefused;
+        let mut seen = None;
+        if !(by_settling && self.settled_in_vain) {
+            self.told.suspected(&first);
+            let rested = self.rest_until_changed(self.settings.waits.evidence, &mut seen, stop).await;
             self.progress = Instant::now();
-            match self.declare(&first, owner).await {
+            match rested {
+                Rested::Asked(end) => return Some(end),
+                // what was seen does not hold any more: the evidence begins anew
+                Rested::Changed => return None,
+                Rested::Over if by_settling => {
+                    self.settled_in_vain = true;
+                    return None;
+                }
+                Rested::Over => {}
+            }
+        }
+        loop {
+            match self.declare(&first, owner, &mut seen).await {
                 Ok(Some(halt)) => {
                     self.told.halted(&halt);
                     self.phase(Phase::Halted);
@@ -102,13 +124,41 @@ impl<S: Source, K: Sink> Relay<S, K> {
                 Err(_) if self.metrics.vitals().halted.is_some() => {}
                 Err(_) => return None,
             }
-            pause = self.settings.waits.halted;
+            if let Rested::Asked(end) = self.rest_until_changed(self.settings.waits.halted, &mut seen, stop).await {
+                return Some(end);
+            }
+            self.progress = Instant::now();
         }
     }
 
+    /// Lets time pass until something is asked, or the state row says something else than was `seen`: a command was run, or the database
+    /// is another one. The journal is not read for that. Who has not seen anything yet compares with the first look that is answered.
+    async fn rest_until_changed(&self, most: Duration, seen: &mut Option<Standing>, stop: &mut Stop) -> Rested {
+        let over = Instant::now() + most;
+        while Instant::now() < over {
+            let step = self.settings.waits.paused.min(over - Instant::now());
+            if let Some(end) = wait(step, stop).await {
+                return Rested::Asked(end);
+            }
+            let looked = tokio::select! {
+                biased;
+                why = stop.asked() => return Rested::Asked(end(why)),
+                looked = self.source.look() => looked,
+            };
+            match (looked, &seen) {
+                (Ok(now), Some(then)) if now != *then => return Rested::Changed,
+                (Ok(now), None) => *seen = Some(now),
+                // where nobody answers nothing is known to have changed
+                (Ok(_) | Err(_), _) => {}
+            }
+        }
+        Rested::Over
+    }
+
     /// Writes the halt into the state row if its evidence still stands and nobody claimed or marked since. Nothing when it is gone.
-    async fn declare(&mut self, first: &Halt, owner: &Owner) -> Result<Option<Halt>, Fault> {
+    async fn declare(&mut self, first: &Halt, owner: &Owner, seen: &mut Option<Standing>) -> Result<Option<Halt>, Fault> {
         let standing = self.source.look().await?;
+        *seen = Some(standing.clone());
         let halt = match self.examine(owner).await {
             Err(Fault::Unsafe(halt)) => halt,
             Err(fault) => return Err(fault),
@@ -123,7 +173,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
         match first.code {
             HaltCode::JournalBlocked => view.stable < view.end,
             HaltCode::TwoDatabases => identity::went_back(standing, view),
-            // only the next settlement can tell: the first time it is believed, later it is tried
+            // only another settlement can tell: what it said last is believed, and tried again later
             HaltCode::MarkRefused => self.metrics.vitals().phase != Phase::Halted,
             HaltCode::ForeignJournal
             | HaltCode::MovedDatabase

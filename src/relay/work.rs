@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::aside::Aside;
 use super::fetching::{Fetching, Fresh};
 use crate::cursor::Form;
 use crate::event::{Batch, BatchLimits, Place};
@@ -28,41 +28,6 @@ pub(super) struct Work<R, M, P> {
     pub(super) paused: bool,
     pub(super) next: Option<Fresh>,
     pub(super) unmarked: Option<Published>,
-}
-
-/// What outlives a claim of what is set aside.
-pub(super) struct Aside {
-    /// An event that the log has refused. It is parked when it is fetched again, after those before it.
-    pub(super) suspect: Option<Unfit>,
-    every: Duration,
-    /// When held topics are asked for again.
-    due: Instant,
-    /// How often in a row a topic had to be held that a look had found well: a right to look is not a right to write.
-    times: u32,
-}
-
-/// The longest time between two looks at held topics is the shortest one, doubled so often.
-const MOST_DOUBLINGS: u32 = 5;
-
-impl Aside {
-    /// Held topics are asked for at once: a start often follows upon what a person mended.
-    pub(super) fn new(every: Duration) -> Self {
-        Self { suspect: None, every, due: Instant::now(), times: 0 }
-    }
-
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = now >= self.due;
-        if due {
-            self.due = now + self.every * 2_u32.pow(self.times);
-        }
-        due
-    }
-
-    fn held_again(&mut self) {
-        self.due = Instant::now() + self.every * 2_u32.pow(self.times);
-        self.times = (self.times + 1).min(MOST_DOUBLINGS);
-    }
 }
 
 impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
@@ -133,11 +98,9 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
             warn!(code, events = events.len(), first_seq = first.seq, first_id = %first.id, detail = first.detail, remedy, "parked");
         }
         for Ailing { topic, code, detail } in &once.ailing {
-            warn!(code, topic, detail, "topic held: its events wait, those of other topics go on");
+            let tried_again_s = aside.held(topic).as_secs();
+            warn!(code, topic, detail, tried_again_s, "topic held: its events wait, those of other topics go on");
             self.held.insert(topic.clone());
-        }
-        if !once.ailing.is_empty() {
-            aside.held_again();
         }
         debug!(parked = done.parked, held = done.held, "set aside");
         Ok(())
@@ -150,16 +113,15 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         }
         let ailing = self.publisher.ailing(&self.held, &self.pins).await?;
         self.hold_anew(&ailing).await?;
-        let still: BTreeSet<String> = ailing.into_iter().map(|ailing| ailing.topic).collect();
-        let back = &self.held - &still;
+        let ailing: BTreeSet<String> = ailing.into_iter().map(|ailing| ailing.topic).collect();
+        let back = aside.found_well(&self.held, &ailing);
         if back.is_empty() {
-            aside.times = 0;
             return Ok(());
         }
         mark(&mut self.marker, self.unmarked.take(), metrics).await?;
         self.marker.let_go(&back).await?;
         info!(topics = ?back, "held topics are back");
-        self.held = still;
+        self.held.retain(|topic| !back.contains(topic));
         self.next = None;
         self.fetching.restart().await
     }

@@ -22,6 +22,8 @@ use uuid::Uuid;
 
 use super::log::Log;
 
+#[path = "relay/halting.rs"]
+mod halting;
 #[path = "relay/parking.rs"]
 mod parking;
 #[path = "relay/pausing.rs"]

@@ -237,3 +237,57 @@ async fn a_suspect_that_is_gone_does_not_stand_in_the_way() {
     world.source.insert("locked", Some("k"), "x");
     until("the topic is held", || world.source.database().standing.held.contains("locked")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn topics_that_are_held_one_after_the_other_are_asked_for_every_ten_seconds_all_the_same() {
+    let world = World::new();
+    let topics: Vec<String> = (0..8).map(|n| format!("missing-{n}")).collect();
+    world.sink.log().missing.extend(topics.iter().cloned());
+    let _relay = world.start("a", 1).await;
+    for topic in &topics {
+        world.source.insert(topic, Some("k"), "1");
+        until("it is held", || world.source.database().standing.held.contains(topic)).await;
+    }
+    sleep(Duration::from_secs(600)).await;
+    world.sink.log().missing.clear();
+    let begun = Instant::now();
+    world.drained().await;
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+    world.check();
+}
+
+/// A topic that a look finds well and that refuses: it is tried later each time.
+async fn tried_in_vain() -> (World, Running) {
+    let world = World::new();
+    let ailing = Ailing { topic: "locked".into(), code: "not_authorised", detail: "on demand".into() };
+    world.sink.log().refused_topics.insert("locked".into(), ailing);
+    world.source.insert("locked", Some("k"), "1");
+    let relay = world.start("a", 1).await;
+    until("it is tried for the fifth time", || relay.claims(Cause::SetAside) >= 5.0).await;
+    (world, relay)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_makes_the_relay_try_held_topics_at_once() {
+    let (world, _relay) = tried_in_vain().await;
+    world.sink.log().refused_topics.clear();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.unsent(), 1, "it is not tried yet");
+    let begun = Instant::now();
+    world.source.database().standing.claim.0 += 1;
+    world.drained().await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_of_which_the_look_tells_the_truth_is_not_kept_waiting() {
+    let (world, _relay) = tried_in_vain().await;
+    // from now on the brokers say what is wrong
+    world.sink.log().refused_topics.clear();
+    world.sink.log().missing.insert("locked".into());
+    sleep(Duration::from_secs(30)).await;
+    world.sink.log().missing.clear();
+    let begun = Instant::now();
+    world.drained().await;
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+}
