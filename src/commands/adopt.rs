@@ -53,7 +53,7 @@ pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str,
     let request = Request { who: operator(), reason: reason.to_owned() };
     let at = source.adopt_journal(write, &standing, &halt, &request).await?;
     println!(
-        "adopted: the outbox goes on after batch {} at offset {}; a halted relay looks again within six leases",
+        "adopted: the outbox goes on after batch {} at offset {}; a halted relay notices that within a second or two",
         at.n, at.offset
     );
     Ok(EXIT_DONE)

@@ -42,7 +42,7 @@ async fn a_halted_relay_that_watches_the_state_row_leaves_the_journal_alone() {
     // whoever reads the journal takes one of these
     world.sink.log().look_failures.extend((0..9).map(|_| outage()));
     let looks = world.source.database().calls.len();
-    sleep(waits().halted - Duration::from_secs(1)).await;
+    sleep(waits().halted - Duration::from_secs(10)).await;
     assert_eq!(world.sink.log().look_failures.len(), 9);
     assert!(world.source.database().calls.len() > looks + 50, "it watches the state row");
     world.source.database().standing.claim.0 += 1;
@@ -100,8 +100,9 @@ async fn marks_that_are_refused_once_are_tried_again_before_it_halts() {
     // the first claim has nothing to settle
     world.source.fail(Verb::Settle, mark_refused());
     let _relay = world.start("a", 1).await;
+    let begun = Instant::now();
     world.drained().await;
-    assert_eq!(world.source.database().halted, None);
+    assert!(begun.elapsed() < 2 * waits().evidence, "{:?}", begun.elapsed());
     world.check();
 }
 

@@ -248,7 +248,6 @@ async fn topics_that_are_held_one_after_the_other_are_asked_for_every_ten_second
         world.source.insert(topic, Some("k"), "1");
         until("it is held", || world.source.database().standing.held.contains(topic)).await;
     }
-    sleep(Duration::from_secs(600)).await;
     world.sink.log().missing.clear();
     let begun = Instant::now();
     world.drained().await;
