@@ -90,7 +90,7 @@ pub struct Relay<S, K> {
     aside: Aside,
     /// Highest batch number that was settled or published under the present lease.
     known: u64,
-    /// Whether a settlement was tried a second time after it had found rows that cannot be marked.
+    /// Whether rows that could not be marked were tried a second time, and none was marked since.
     settled_in_vain: bool,
     told: Told,
 }
@@ -172,7 +172,6 @@ impl<S: Source, K: Sink> Relay<S, K> {
         self.metrics.claimed(cause);
         self.metrics.halted(None);
         self.told.claimed();
-        self.settled_in_vain = false;
         info!(cause = cause.name(), epoch = owner.epoch, batch = self.known, "claimed");
         match self.settings.until {
             Until::Settled => Ok(End::Stopped),
@@ -201,10 +200,10 @@ impl<S: Source, K: Sink> Relay<S, K> {
             work.ask_for_held(&mut self.aside, &self.metrics).await?;
             self.turn(work).await?;
             if work.next.is_none() {
-                let marks = work.unmarked.is_some();
-                work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
+                let marked = work.mark_and_look_for_more(self.size.limits(), &self.metrics, stop).await?;
+                self.settled_in_vain &= !marked;
                 let idle = work.next.is_none() && stop.now() == Stopping::No;
-                if marks || idle {
+                if marked || idle {
                     self.finish();
                 }
                 if idle {
@@ -227,7 +226,6 @@ impl<S: Source, K: Sink> Relay<S, K> {
         let fresh = Fresh { batch, ..fresh };
         work.fetching.publishing(&fresh.batch);
         let (limits, unmarked) = (self.size.limits(), work.unmarked.take());
-        let marks = unmarked.is_some();
         let ahead = fresh.batch.is_full() && work.fetching.runs_ahead();
         let (published, marked, fetched) = tokio::join!(
             publish(&mut work.publisher, fresh, &work.pins, &self.metrics),
@@ -241,8 +239,9 @@ impl<S: Source, K: Sink> Relay<S, K> {
             self.known = at.n;
             self.finish();
         }
-        marked?;
-        if marks {
+        let marked = marked?;
+        self.settled_in_vain &= !marked;
+        if marked {
             self.finish();
         }
         work.next = fetched?;

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::cursor::{Cursor, Form, WentBack};
-use crate::event::{Batch, BatchLimits};
+use crate::event::{Batch, BatchLimits, Event, Fingerprint};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 use crate::pace::{Found, PollInterval};
@@ -31,6 +31,8 @@ pub(super) struct Fetching<R> {
     not_before: Instant,
     /// When the next proof scan is due.
     proof_due: Instant,
+    /// The first event of the batch that was published last.
+    published: Option<(i64, Fingerprint)>,
     /// The lowest gap and since when it is the lowest.
     lowest_gap: Option<(i64, Instant)>,
     metrics: Metrics,
@@ -41,7 +43,7 @@ impl<R: Reader> Fetching<R> {
         let cursor = begin(&mut reader).await?;
         let (now, interval) = (Instant::now(), PollInterval::new(waits.linger, waits.idle));
         let proof_due = now + waits.proof_scan;
-        Ok(Self { reader, cursor, interval, waits: *waits, not_before: now, proof_due, lowest_gap: None, metrics })
+        Ok(Self { reader, cursor, interval, waits: *waits, not_before: now, proof_due, published: None, lowest_gap: None, metrics })
     }
 
     /// Something was set aside or let go: what was learnt of the table does not hold any more. With nothing in flight.
@@ -64,6 +66,7 @@ impl<R: Reader> Fetching<R> {
 
     /// A batch is about to be published: the next transaction may start a linger later, or at once when the batch was full.
     pub(super) fn publishing(&mut self, batch: &Batch) {
+        self.published = batch.events().next().map(|event| (event.seq, event.fingerprint()));
         let linger = self.interval.after(Found::Work);
         self.not_before = Instant::now() + if batch.is_full() { std::time::Duration::ZERO } else { linger };
     }
@@ -102,7 +105,20 @@ impl<R: Reader> Fetching<R> {
         if fetched.batch.is_none() {
             self.not_before = Instant::now() + self.interval.after(Found::Nothing);
         }
+        self.expect_marks_to_last(form, learnt.rescued, fetched.batch.as_deref())?;
         Ok(fetched.batch.map(|batch| Fresh { batch, fetched_at: Instant::now() }))
+    }
+
+    /// Rows that were marked, or that nobody waited for, are unsent: somebody set them back, or a trigger undoes marks. A claim looks
+    /// which triggers there are, and reads everything that is unsent in full form.
+    fn expect_marks_to_last(&self, form: Form, rescued: usize, batch: Option<&Batch>) -> Result<(), Fault> {
+        let is_back = |event: Event<'_>| self.published == Some((event.seq, event.fingerprint()));
+        // the full form comes with nothing in flight: what was published is marked
+        let back = form == Form::Full && batch.is_some_and(|batch| batch.events().any(is_back));
+        if rescued == 0 && !back {
+            return Ok(());
+        }
+        Err(Fault::in_doubt(Cause::MarkCount, "rows are unsent again after they were marked, or were never waited for"))
     }
 
     fn note_gaps(&mut self) {

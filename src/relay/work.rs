@@ -153,22 +153,21 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         limits: BatchLimits,
         metrics: &Metrics,
         stop: &mut Stop,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let form = self.fetching.form_now();
-        let unmarked = self.unmarked.take();
-        self.next = match form {
+        let marking = mark(&mut self.marker, self.unmarked.take(), metrics);
+        let (marked, fetched) = match form {
             Form::Full => {
-                mark(&mut self.marker, unmarked, metrics).await?;
-                self.fetching.fetch_in_time(form, limits, stop).await?
+                let marked = marking.await?;
+                (marked, self.fetching.fetch_in_time(form, limits, stop).await?)
             }
             Form::Cursor => {
-                let marking = mark(&mut self.marker, unmarked, metrics);
                 let (marked, fetched) = tokio::join!(marking, self.fetching.fetch_in_time(form, limits, stop));
-                marked?;
-                fetched?
+                (marked?, fetched?)
             }
         };
-        Ok(())
+        self.next = fetched;
+        Ok(marked)
     }
 }
 
@@ -192,10 +191,11 @@ pub(super) async fn publish<P: Publisher>(
     Ok(published)
 }
 
-pub(super) async fn mark<M: Marker>(marker: &mut M, unmarked: Option<Published>, metrics: &Metrics) -> Result<(), Fault> {
-    let Some(published) = unmarked else { return Ok(()) };
+/// Marks what there is to mark; says whether there was anything.
+pub(super) async fn mark<M: Marker>(marker: &mut M, unmarked: Option<Published>, metrics: &Metrics) -> Result<bool, Fault> {
+    let Some(published) = unmarked else { return Ok(false) };
     let started = Instant::now();
     marker.mark(&published).await?;
     metrics.marked(started.elapsed());
-    Ok(())
+    Ok(true)
 }

@@ -102,6 +102,8 @@ pub struct Database {
     pub file: u64,
     /// Marks touch no row, as with a trigger that swallows updates.
     pub swallows_marks: bool,
+    /// Marks are undone when they are made, as by a trigger that fires after the update; a claim sees that there is one.
+    pub undoes_marks: bool,
     /// The only row that is not touched.
     pub swallows_mark_of: Option<i64>,
     /// Marked rows are deleted.
@@ -158,6 +160,7 @@ impl MemorySource {
             halted: None,
             file: 1,
             swallows_marks: false,
+            undoes_marks: false,
             swallows_mark_of: None,
             deletes: false,
             parked: BTreeMap::new(),
@@ -222,30 +225,6 @@ impl MemorySource {
     }
 }
 
-impl Writer {
-    /// Draws a number and inserts; nobody sees it before the commit.
-    pub fn insert(&self, topic: &str, key: Option<&str>, payload: &str) -> i64 {
-        let mut database = self.source.database();
-        database.last_value += 1;
-        let (seq, id) = (database.last_value, Uuid::new_v4());
-        let row = Row { id, topic: topic.into(), key: key.map(Into::into), payload: payload.into(), sent: false };
-        database.open.entry(self.name.clone()).or_default().push((seq, row));
-        seq
-    }
-
-    /// Makes the rows visible.
-    pub fn commit(self) {
-        let mut database = self.source.database();
-        let rows = database.open.remove(&self.name).unwrap_or_default();
-        database.rows.extend(rows);
-    }
-
-    /// Throws the rows away; their numbers stay drawn.
-    pub fn rollback(self) {
-        self.source.database().open.remove(&self.name);
-    }
-}
-
 impl Database {
     fn applied(&self) -> Applied {
         self.applied.last().copied().unwrap_or_default()
@@ -262,7 +241,7 @@ impl Database {
     fn mark(&mut self, seq: i64, matches: impl Fn(&Row) -> bool) -> bool {
         let swallows = self.swallows_marks || self.swallows_mark_of == Some(seq);
         let Some(row) = self.rows.get_mut(&seq).filter(|row| matches(row) && !row.sent && !swallows) else { return false };
-        row.sent = true;
+        row.sent = !self.undoes_marks;
         self.parked.remove(&seq);
         if self.deletes {
             self.rows.remove(&seq);
@@ -367,8 +346,9 @@ impl Tenure for MemoryTenure {
             self.settle_one(&record, at)?;
         }
         self.source.database().forget_parked();
+        let looks_twice = self.source.database().undoes_marks;
         let reader = MemoryReader { source: self.source.clone(), claim: self.claim, file: self.file };
-        Ok((reader, MemoryMarker { source: self.source, claim: self.claim }))
+        Ok((reader, MemoryMarker { source: self.source, claim: self.claim, looks_twice }))
     }
 }
 
@@ -435,6 +415,7 @@ fn select(database: &Database, query: &Query) -> BatchBuilder {
 pub struct MemoryMarker {
     source: MemorySource,
     claim: ClaimNumber,
+    looks_twice: bool,
 }
 
 impl Marker for MemoryMarker {
@@ -447,7 +428,8 @@ impl Marker for MemoryMarker {
             }
             let marked =
                 published.batch().events().filter(|event| database.mark(event.seq, |row| event.id == row.id.into())).count();
-            if marked != published.batch().len() {
+            let undone = |event: Event<'_>| database.rows.get(&event.seq).is_some_and(|row| event.id == row.id.into() && !row.sent);
+            if marked != published.batch().len() || self.looks_twice && published.batch().events().any(undone) {
                 (database.rows, database.applied) = (before.rows, before.applied);
                 return Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {} rows", published.batch().len())));
             }

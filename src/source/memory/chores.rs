@@ -1,8 +1,34 @@
-//! What is done beside the relay: leases, pruning, counting, commands.
+//! What is done beside the relay: writers, leases, pruning, counting, commands.
 
-use super::{Database, GRANTS_KEPT, MemorySource};
+use uuid::Uuid;
+
+use super::{Database, GRANTS_KEPT, MemorySource, Row, Writer};
 use crate::fault::Fault;
 use crate::source::{ClaimNumber, Gauging, Lease, Leases, Pending, Pruned, Pruning, Takeover};
+
+impl Writer {
+    /// Draws a number and inserts; nobody sees it before the commit.
+    pub fn insert(&self, topic: &str, key: Option<&str>, payload: &str) -> i64 {
+        let mut database = self.source.database();
+        database.last_value += 1;
+        let (seq, id) = (database.last_value, Uuid::new_v4());
+        let row = Row { id, topic: topic.into(), key: key.map(Into::into), payload: payload.into(), sent: false };
+        database.open.entry(self.name.clone()).or_default().push((seq, row));
+        seq
+    }
+
+    /// Makes the rows visible.
+    pub fn commit(self) {
+        let mut database = self.source.database();
+        let rows = database.open.remove(&self.name).unwrap_or_default();
+        database.rows.extend(rows);
+    }
+
+    /// Throws the rows away; their numbers stay drawn.
+    pub fn rollback(self) {
+        self.source.database().open.remove(&self.name);
+    }
+}
 
 impl Database {
     /// What the command `parked retry` does to one event: a new claim number makes the relay read the table anew.

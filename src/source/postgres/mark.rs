@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::columns::IdKind;
 use super::connection::{Link, Statement, Work, statement};
-use super::failure::{in_doubt, unreadable};
+use super::failure::{in_doubt, mark_refused, unreadable};
 use super::identities::Identities;
 use super::names::{Names, Sql, literal};
 use super::settings::Settings;
 use super::standing;
 use super::table::{Table, get};
 use crate::config::{Mark, OnPoison};
-use crate::fault::{Cause, Fault};
+use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::journal::Applied;
 use crate::park::{Ailing, Done, SetAside, Unfit};
 use crate::sink::{Noted, Published};
@@ -36,6 +36,12 @@ const WITH_JOURNAL: &str = "WITH applied AS (INSERT INTO {applied} (name, n, jou
     WHERE $4 = 1 + coalesce((SELECT n FROM {applied} WHERE name = $3 ORDER BY n DESC LIMIT 1), 0) RETURNING 1), \
     marked AS ({rows}), {forget} SELECT (SELECT count(*) FILTER (WHERE is_marked) FROM marked), (SELECT count(*) FROM applied)";
 const WITHOUT_JOURNAL: &str = "WITH marked AS ({rows}), {forget} SELECT (SELECT count(*) FILTER (WHERE is_marked) FROM marked)";
+
+/// What a row security policy or a trigger has kept from being marked: the UPDATE says 0 rows and no error, or a trigger undid it later.
+const STILL_UNSENT: &str = "SELECT count(*), min({seq})::int8 FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
+    JOIN {outbox} o ON {seq} = b.seq AND {identity} = b.id WHERE {sent_at} IS NULL";
+const STILL_THERE: &str = "SELECT count(*), min({seq})::int8 FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
+    JOIN {outbox} o ON {seq} = b.seq AND {identity} = b.id";
 
 const PIN: &str = "UPDATE {state} SET pins = pins || $2::jsonb WHERE name = $1";
 
@@ -81,13 +87,11 @@ impl Marker for PostgresMarker {
     async fn mark(&mut self, published: &Published) -> Result<(), Fault> {
         let mut work = begin_claimed(&mut self.link, &self.names, &self.settings, self.claim).await?;
         let batch = published.batch();
-        let rows = (batch.seqs().collect(), Identities::of(self.identities, batch.ids())?);
-        let marked = match published.journalled() {
-            Some(applied) => self.marking.apply(&mut work, rows, applied, Cause::Mark).await?,
-            None => self.marking.only_rows(&mut work, rows).await?,
-        };
-        if marked != batch.len() as u64 {
-            return Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {} rows could be marked", batch.len())));
+        let rows: Rows = (batch.seqs().collect(), Identities::of(self.identities, batch.ids())?);
+        match published.journalled() {
+            Some(applied) => self.marking.apply_all(&mut work, rows, applied).await?,
+            // nothing else would tell: there is no settlement
+            None => self.marking.only_rows(&mut work, rows).await.map_err(mark_refused("a batch"))?,
         }
         work.commit().await.map_err(in_doubt(Cause::Mark))
     }
@@ -166,18 +170,22 @@ pub(super) struct Marking {
     name: String,
     with_journal: Sql,
     without_journal: Sql,
+    left: Sql,
+    has_after_trigger: bool,
 }
 
 impl Marking {
     pub(super) fn new(names: &Names, settings: &Settings, table: &Table) -> Self {
-        let rows = match settings.outbox.mark {
-            Mark::Row => MARK_ROWS,
-            Mark::Delete => DELETE_ROWS,
+        let (rows, left) = match settings.outbox.mark {
+            Mark::Row => (MARK_ROWS, STILL_UNSENT),
+            Mark::Delete => (DELETE_ROWS, STILL_THERE),
         };
-        let rows = table.sql(names, rows);
+        let (rows, left) = (table.sql(names, rows), table.sql(names, left));
         let forget = names.sql_with(FORGET_MARKED, &[("name", &literal(settings.name()))]);
         let fill = |template| names.sql_with(template, &[("rows", rows.text()), ("forget", forget.text())]);
-        Self { name: settings.name().to_owned(), with_journal: fill(WITH_JOURNAL), without_journal: fill(WITHOUT_JOURNAL) }
+        let (with_journal, without_journal) = (fill(WITH_JOURNAL), fill(WITHOUT_JOURNAL));
+        let has_after_trigger = table.has_after_trigger;
+        Self { name: settings.name().to_owned(), with_journal, without_journal, left, has_after_trigger }
     }
 
     /// Marks rows and records their batch as applied; returns how many rows were there. `otherwise` when the batch is applied already
@@ -197,9 +205,47 @@ impl Marking {
         get::<i64>(&row, 0, "count").map(i64::cast_unsigned)
     }
 
-    async fn only_rows(&self, work: &mut Work<'_>, rows: Rows) -> Result<u64, Fault> {
-        let row =
-            work.row(rows.1.bind_to(statement(&self.without_journal).bind(rows.0))).await?.ok_or_else(|| unreadable("count"))?;
-        get::<i64>(&row, 0, "count").map(i64::cast_unsigned)
+    /// The same for rows that must all be there. Where one is not, or is unsent again, the settlement tells what that means.
+    async fn apply_all(&self, work: &mut Work<'_>, rows: Rows, at: Applied) -> Result<(), Fault> {
+        let asked = rows.0.len() as u64;
+        let again = self.has_after_trigger.then(|| rows.clone());
+        let marked = self.apply(work, rows, at, Cause::Mark).await?;
+        let undone = match again {
+            Some(rows) => self.left_unsent(work, rows).await?.map_or(0, |(count, _)| count),
+            None => 0,
+        };
+        expect_all(asked, marked.saturating_sub(undone))
     }
+
+    async fn only_rows(&self, work: &mut Work<'_>, rows: Rows) -> Result<(), Fault> {
+        let (asked, again) = (rows.0.len() as u64, rows.clone());
+        let mark = rows.1.bind_to(statement(&self.without_journal).bind(rows.0));
+        let row = work.row(mark).await?.ok_or_else(|| unreadable("count"))?;
+        let marked = get::<i64>(&row, 0, "count")?.cast_unsigned();
+        if marked != asked || self.has_after_trigger {
+            self.expect_marked(work, "the batch", again).await?;
+        }
+        expect_all(asked, marked)
+    }
+
+    /// None of these rows may be unsent after its mark.
+    pub(super) async fn expect_marked(&self, work: &mut Work<'_>, batch: &str, rows: Rows) -> Result<(), Fault> {
+        let Some((count, first)) = self.left_unsent(work, rows).await? else { return Ok(()) };
+        let evidence = format!("{count} rows of {batch} stay unsent after their mark, the first is seq {first}");
+        Err(Halt::new(HaltCode::MarkRefused, evidence).into())
+    }
+
+    /// How many of these rows are unsent, and the number of the first; nothing when none is.
+    async fn left_unsent(&self, work: &mut Work<'_>, (seqs, ids): Rows) -> Result<Option<(u64, i64)>, Fault> {
+        let row = work.row(ids.bind_to(statement(&self.left).bind(seqs))).await?.ok_or_else(|| unreadable("count"))?;
+        let count = get::<i64>(&row, 0, "count")?.cast_unsigned();
+        get::<Option<i64>>(&row, 1, "seq").map(|first| first.map(|first| (count, first)))
+    }
+}
+
+fn expect_all(asked: u64, marked: u64) -> Result<(), Fault> {
+    if marked == asked {
+        return Ok(());
+    }
+    Err(Fault::in_doubt(Cause::MarkCount, format!("{marked} of {asked} rows could be marked")))
 }

@@ -7,7 +7,7 @@ use sqlx::types::Uuid;
 
 use super::columns::IdKind;
 use super::connection::{Link, Work, statement};
-use super::failure::{in_doubt, unreadable};
+use super::failure::{in_doubt, mark_refused, unreadable};
 use super::fetch::PostgresReader;
 use super::identities::Identities;
 use super::mark::{self, Marking, PostgresMarker, Rows};
@@ -15,20 +15,13 @@ use super::names::{Names, Sql};
 use super::settings::Settings;
 use super::standing::Claimed;
 use super::table::{Table, get};
-use crate::config::Mark;
 use crate::event::{EventId, Fingerprint};
-use crate::fault::{Cause, Fault, Halt, HaltCode};
+use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, History, Record};
 use crate::source::{Standing, Tenure};
 
 /// Which events now have the numbers of a record. Not locked: what is marked below is found by number and id again.
 const ROWS: &str = "SELECT {seq}::int8, {identity} FROM unnest($1::int8[]) AS b (seq) JOIN {outbox} o ON {seq} = b.seq";
-
-/// What a row security policy or a trigger has kept from being marked: the UPDATE says 0 rows and no error.
-const STILL_UNSENT: &str = "SELECT count(*), min({seq})::int8 FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
-    JOIN {outbox} o ON {seq} = b.seq AND {identity} = b.id WHERE {sent_at} IS NULL";
-const STILL_THERE: &str = "SELECT count(*), min({seq})::int8 FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
-    JOIN {outbox} o ON {seq} = b.seq AND {identity} = b.id";
 
 /// Entries of events that are sent, gone, or another event by now.
 const FORGET_PARKED: &str = "DELETE FROM {parked} p WHERE p.name = $1 AND NOT EXISTS \
@@ -57,9 +50,11 @@ impl PostgresTenure {
         let (names, settings) = (&self.names, &self.settings);
         let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
         let rows = sql.rows.find(&mut work, record).await?;
-        sql.marking.apply(&mut work, rows.clone(), place, Cause::Settle).await?;
-        expect_marked(&mut work, sql, record.n, rows).await?;
-        work.commit().await.map_err(in_doubt(Cause::Settle))
+        let batch = format!("batch {}", record.n);
+        sql.marking.apply(&mut work, rows.clone(), place, Cause::Settle).await.map_err(mark_refused(&batch))?;
+        sql.marking.expect_marked(&mut work, &batch, rows).await?;
+        // a trigger may wait for the commit
+        work.commit().await.map_err(mark_refused(&batch)).map_err(in_doubt(Cause::Settle))
     }
 
     async fn forget_parked(&mut self) -> Result<(), Fault> {
@@ -105,16 +100,11 @@ impl Tenure for PostgresTenure {
 struct Statements {
     rows: Matching,
     marking: Marking,
-    left: Sql,
 }
 
 impl Statements {
     fn new(names: &Names, settings: &Settings, table: &Table) -> Self {
-        let left = match settings.outbox.mark {
-            Mark::Row => STILL_UNSENT,
-            Mark::Delete => STILL_THERE,
-        };
-        Self { rows: Matching::new(names, table), marking: Marking::new(names, settings, table), left: table.sql(names, left) }
+        Self { rows: Matching::new(names, table), marking: Marking::new(names, settings, table) }
     }
 }
 
@@ -151,18 +141,6 @@ impl Matching {
                 let bytes = get::<Vec<u8>>(row, 1, "id")?.try_into().map_err(|_| unreadable("id"))?;
                 Ok(EventId::Text { text: "", fingerprint: Fingerprint(u64::from_be_bytes(bytes)) })
             }
-        }
-    }
-}
-
-async fn expect_marked(work: &mut Work<'_>, sql: &Statements, n: u64, (seqs, ids): Rows) -> Result<(), Fault> {
-    let Some(row) = work.row(ids.bind_to(statement(&sql.left).bind(seqs))).await? else { return Ok(()) };
-    match get::<i64>(&row, 0, "count")? {
-        0 => Ok(()),
-        count => {
-            let first: i64 = get(&row, 1, "seq")?;
-            let evidence = format!("{count} rows of batch {n} stay unsent after their mark, the first is seq {first}");
-            Err(Halt::new(HaltCode::MarkRefused, evidence).into())
         }
     }
 }

@@ -20,9 +20,12 @@ const RESOLVE: &str = "SELECT n.nspname::text, c.relname::text FROM pg_class c J
 const HIDING: &str = "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND NOT has_schema_privilege(n.oid, 'USAGE') LIMIT 1";
 
-/// The file numbers change with TRUNCATE and every rewrite; a partitioned table has none, its sequence must do.
+/// The file numbers change with TRUNCATE and every rewrite; a partitioned table has none, its sequence must do. A trigger counts that fires
+/// after (neither before, 2, nor instead, 64) rows are updated (16) or deleted (8).
 const TABLE: &str = "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.relhassubclass, pg_relation_filenode(c.oid)::int8, \
-    EXISTS (SELECT FROM pg_subscription_rel r WHERE r.srrelid = c.oid) \
+    EXISTS (SELECT FROM pg_subscription_rel r WHERE r.srrelid = c.oid), \
+    EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid IN (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid)) \
+        AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND (t.tgtype & 66) = 0 AND (t.tgtype & 24) > 0) \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
 
 /// The sequence that `seq` draws from: its own (identity), else the one in its default, else one it merely owns.
@@ -51,6 +54,8 @@ pub(super) struct Table {
     pub(super) columns: Columns,
     /// Whether it keeps the rules that the cursor needs.
     pub(super) allows_cursor: bool,
+    /// Whether a trigger fires after rows are marked, and could undo that: RETURNING tells what was before it.
+    pub(super) has_after_trigger: bool,
 }
 
 impl Table {
@@ -113,6 +118,7 @@ pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Setti
         allows_cursor: columns.always_drawn && keeps_cursor_rules(&row, sequence.as_ref())?,
         sequence,
         columns,
+        has_after_trigger: get(&row, 6, "triggers")?,
     };
     if settings.ordered() { keeps_order(&table, names).map(|()| table) } else { Ok(table) }
 }

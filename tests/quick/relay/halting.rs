@@ -123,3 +123,39 @@ async fn marks_that_are_refused_twice_halt_it_and_are_tried_once_in_six_leases()
     assert_eq!(relay.metrics.vitals().halted, None);
     world.check();
 }
+
+#[tokio::test(start_paused = true)]
+async fn marks_that_a_trigger_undoes_halt_it_before_anything_comes_twice() {
+    let world = World::new();
+    world.insert("orders", "k", 25);
+    world.source.database().undoes_marks = true;
+    let relay = world.start("a", 1).await;
+    relay.phase(Phase::Halted).await;
+    assert_eq!(relay.metrics.vitals().halted, Some(HaltCode::MarkRefused));
+    sleep(3 * waits().halted).await;
+    // one batch is marked while the next is published
+    assert!(world.sink.log().topics["orders"].len() <= 2 * LIMITS.events);
+    world.source.database().undoes_marks = false;
+    world.drained().await;
+    world.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trigger_that_comes_later_makes_no_more_than_two_batches_come_twice() {
+    for by_cursor in [true, false] {
+        let world = World::new();
+        world.source.database().allows_cursor = by_cursor;
+        let relay = world.start("a", 1).await;
+        world.insert("orders", "k", 25);
+        world.drained().await;
+        sleep(waits().proof_scan / 2).await;
+        world.source.database().undoes_marks = true;
+        world.insert("orders", "k", 25);
+        relay.phase(Phase::Halted).await;
+        assert_eq!(relay.metrics.vitals().halted, Some(HaltCode::MarkRefused));
+        let published = world.sink.log().topics["orders"].len();
+        assert!(published <= 50 + 2 * LIMITS.events, "{published}, by cursor: {by_cursor}");
+        sleep(3 * waits().halted).await;
+        assert_eq!(world.sink.log().topics["orders"].len(), published);
+    }
+}
