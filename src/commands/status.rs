@@ -13,6 +13,9 @@ use crate::source::postgres::{Figures, OpenWriter, Postgres};
 /// The source counts no further.
 const COUNTED_TO: u64 = 10_000;
 
+/// Code of a table that a relay refuses to serve.
+const UNFIT: &str = "OBX204";
+
 /// Where the outbox stands.
 pub(super) struct Report {
     name: String,
@@ -82,6 +85,9 @@ impl Report {
             "halted": figures.halted.as_ref().map(|(code, evidence, age)| json!({
                 "code": code, "evidence": evidence, "seconds": age.as_secs_f64(),
             })),
+            "refused": figures.refused.as_ref().map(|(cause, remedy)| json!({
+                "code": UNFIT, "cause": cause, "remedy": remedy,
+            })),
             "alarms": self.truncated().map(|(topic, evidence)| json!({
                 "code": EVENTS_TRUNCATED.name, "topic": topic, "evidence": evidence,
             })).collect::<Vec<_>>(),
@@ -121,6 +127,9 @@ impl Report {
         }
         if let Some((code, evidence, age)) = &figures.halted {
             lines.push(format!("halted       {code} for {}: {evidence}", rounded(*age)));
+        }
+        if let Some((cause, remedy)) = &figures.refused {
+            lines.push(format!("refused      {UNFIT}: {cause}. {remedy}"));
         }
         lines.extend(
             self.truncated().map(|(topic, evidence)| format!("alarm        {} of {topic}: {evidence}", EVENTS_TRUNCATED.name)),

@@ -15,7 +15,6 @@ use super::connection::{Link, Statement, statement};
 use super::names::{Names, Sql};
 use super::table::{Table, get};
 use super::{Acceptance, OpenWriter, Postgres, desk, roles, schema, table};
-use crate::config::Order;
 use crate::fault::Fault;
 
 /// Settings that every role may read. That of `synchronous_commit` is ours: a service may have another one.
@@ -114,7 +113,7 @@ impl Postgres {
     }
 
     async fn outbox(&self, link: &mut Link, names: &Names) -> Outbox {
-        let table = self.unordered_table(link, names).await;
+        let table = unordered_table(link, names).await;
         let known = table.as_ref().ok();
         let name = self.settings.name();
         let writers = match known {
@@ -140,16 +139,14 @@ impl Postgres {
             topics: standing::topics(link, names).await,
         }
     }
+}
 
-    /// The table, whatever its numbers are: what becomes of the order is a question of its own.
-    async fn unordered_table(&self, link: &mut Link, names: &Names) -> Result<Table, Fault> {
-        let mut settings = (*self.settings).clone();
-        settings.outbox.order = Order::None;
-        let mut work = link.begin().await?;
-        let table = table::look_up(&mut work, names, &settings).await?;
-        work.commit().await?;
-        Ok(table)
-    }
+/// The table, whatever its numbers are: what becomes of the order is a question of its own.
+async fn unordered_table(link: &mut Link, names: &Names) -> Result<Table, Fault> {
+    let mut work = link.begin().await?;
+    let table = table::look_at(&mut work, names).await?;
+    work.commit().await?;
+    Ok(table)
 }
 
 /// For what cannot be asked because something before it has no answer.

@@ -78,6 +78,8 @@ pub struct Figures {
     pub halted: Option<(String, String, Duration)>,
     /// Pinned topics.
     pub pins: Pins,
+    /// Why a relay refuses to serve this table, and the remedy.
+    pub refused: Option<(String, String)>,
 }
 
 /// A transaction that has written to the outbox and not ended.
@@ -108,17 +110,18 @@ impl Postgres {
         let names = self.names().await?;
         let mut link = self.chores.link().await;
         let mut work = link.begin_indexed().await?;
-        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let table = table::look_at(&mut work, &names).await?;
         let figures = figures(&mut work, &names, self.settings.name(), &table).await?;
         work.commit().await?;
-        Ok(figures)
+        let refused = table::keeps_order(&table, &names, &self.settings).err();
+        Ok(Figures { refused: refused.map(|fault| (fault.to_string(), fault.remedy())), ..figures })
     }
 
     /// Transactions that keep numbers of the outbox open for more than a second, the oldest first, at most twenty.
     pub async fn open_writers(&self) -> Result<Vec<OpenWriter>, Fault> {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin().await?;
-        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let table = table::look_at(&mut work, &names).await?;
         let writers = open_writers(&mut work, &names, table.oid).await?;
         work.commit().await?;
         Ok(writers)
@@ -157,6 +160,7 @@ async fn figures(work: &mut Work<'_>, names: &Names, name: &str, table: &Table) 
     };
     Ok(Figures {
         pins: super::standing::pins(get(&row, 12, "pins")?)?,
+        refused: None,
         paused,
         outbox: get(&row, 8, "outbox")?,
         delivery: get(&row, 0, "delivery")?,

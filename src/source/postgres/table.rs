@@ -105,13 +105,20 @@ fn missing(table: &str) -> Fault {
 
 /// Reads the catalog, and refuses what cannot be relayed.
 pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<Table, Fault> {
+    let table = look_at(work, names).await?;
+    keeps_order(&table, names, settings)?;
+    Ok(table)
+}
+
+/// Reads the catalog, whatever becomes of the order.
+pub(super) async fn look_at(work: &mut Work<'_>, names: &Names) -> Result<Table, Fault> {
     let query = statement(&names.sql(TABLE)).bind(&names.schema).bind(&names.table);
     let row = work.row(query).await?.ok_or_else(|| missing(&names.shown()))?;
     expect_table(&get::<String>(&row, 1, "relkind")?, names)?;
     let oid: Oid = get(&row, 0, "oid")?;
     let columns = Columns::look_up(work, oid, names).await?;
     let sequence = sequence(work, oid, names).await?;
-    let table = Table {
+    Ok(Table {
         oid,
         file: get(&row, 4, "filenode")?,
         partitioned: get::<String>(&row, 1, "relkind")? == "p",
@@ -119,8 +126,7 @@ pub(super) async fn look_up(work: &mut Work<'_>, names: &Names, settings: &Setti
         sequence,
         columns,
         has_after_trigger: get(&row, 6, "triggers")?,
-    };
-    if settings.ordered() { keeps_order(&table, names).map(|()| table) } else { Ok(table) }
+    })
 }
 
 /// A view or a foreign table has no lock that a writer holds, and no file that tells its past.
@@ -157,8 +163,10 @@ fn keeps_cursor_rules(row: &PgRow, sequence: Option<&Sequence>) -> Result<bool, 
     Ok(plain && persistence == "p" && !fed && drawn)
 }
 
-fn keeps_order(table: &Table, names: &Names) -> Result<(), Fault> {
+/// Whether its numbers keep the order, where that was asked for.
+pub(super) fn keeps_order(table: &Table, names: &Names, settings: &Settings) -> Result<(), Fault> {
     let detail = match &table.sequence {
+        _ if !settings.ordered() => return Ok(()),
         Some(sequence) if sequence.steps_by_one => return Ok(()),
         Some(sequence) => {
             format!("sequence {} draws numbers in blocks or not by one, so they do not keep the order", sequence.name)
