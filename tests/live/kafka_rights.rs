@@ -132,6 +132,10 @@ async fn a_topic_without_the_right_to_write_waits_alone_and_goes_on_with_it() {
         let sql = format!("INSERT INTO outbox (topic, key, payload) SELECT t, 'k', n::text::json FROM {rows}");
         stage.postgres.sql(&stage.database, &sql);
     };
+    // who may not even look at a topic cannot tell whether it is there
+    let hidden = format!("{}-of-12", stage.name);
+    let (code, stdout, stderr) = stage.options.run_command(&["migrate", "--plan", "--topics", &format!("{hidden}:12")]);
+    assert!(code == 77 && stderr.contains(&format!("DESCRIBE on topic {hidden} is not granted")), "{code} {stdout}{stderr}");
     insert(1);
     let daemon = stage.start("one");
     eventually("the others are published", SOON, || stage.pending() == 50);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::MetadataTopic;
 
 use super::blocking::{self, drop_aside, wait};
 use super::client::{self, Context};
@@ -236,21 +237,65 @@ fn refused(code: Code, plan: &TopicPlan) -> Fault {
     }
 }
 
-/// The topics with these names, as far as they exist.
+/// The topics with these names, as far as they exist. One that may not be looked at is no missing topic: then the right is named.
 pub(super) fn describe(admin: &AdminClient<Context>, topics: &[String]) -> Result<Vec<TopicState>, Fault> {
-    let mut states = Vec::new();
+    let (states, hidden) = describe_visible(admin, topics)?;
+    hidden.first().map_or(Ok(states), |topic| Err(may_not_be_seen(topic)))
+}
+
+fn may_not_be_seen(topic: &str) -> Fault {
+    Fault::Refused {
+        detail: format!("DESCRIBE on topic {topic} is not granted, so nothing tells whether it exists"),
+        remedy: format!("Grant DESCRIBE on topic {topic}"),
+    }
+}
+
+/// Whether the cluster shows a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    There,
+    Missing,
+    Hidden,
+}
+
+fn sight(topic: &str, error: Option<Code>) -> Result<Sight, Fault> {
+    match error {
+        None => Ok(Sight::There),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(Sight::Missing),
+        Some(Code::TopicAuthorizationFailed) => Ok(Sight::Hidden),
+        Some(code) => Err(faults::unavailable(code, &format!("topic {topic} cannot be described"), None)),
+    }
+}
+
+/// The topics that exist and may be looked at, and the names of those that may not.
+pub(super) fn describe_visible(admin: &AdminClient<Context>, topics: &[String]) -> Result<(Vec<TopicState>, Vec<String>), Fault> {
+    let (mut states, mut hidden) = (Vec::new(), Vec::new());
     for topic in topics {
         let metadata = admin.inner().fetch_metadata(Some(topic), MOST).map_err(|error| faults::asked(&error, topic))?;
-        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none()) else { continue };
-        let replicas = found.partitions().first().map_or(0, |partition| partition.replicas().len());
-        let (partitions, replicas) = (found.partitions().len() as i32, replicas as i32);
-        states.push(TopicState { name: topic.clone(), id: None, partitions, replicas, settings: BTreeMap::new() });
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { continue };
+        match sight(topic, found.error().map(Code::from))? {
+            Sight::There => states.push(state(topic, found)),
+            Sight::Hidden => hidden.push(topic.clone()),
+            Sight::Missing => {}
+        }
     }
-    tell_ids(admin, &mut states)?;
+    tell_more(admin, &mut states)?;
+    Ok((states, hidden))
+}
+
+fn state(topic: &str, found: &MetadataTopic) -> TopicState {
+    let replicas = found.partitions().first().map_or(0, |partition| partition.replicas().len());
+    let (partitions, replicas) = (found.partitions().len() as i32, replicas as i32);
+    TopicState { name: topic.to_owned(), id: None, partitions, replicas, settings: BTreeMap::new() }
+}
+
+/// Ids and settings, as far as they are told.
+fn tell_more(admin: &AdminClient<Context>, states: &mut [TopicState]) -> Result<(), Fault> {
+    if states.is_empty() {
+        return Ok(());
+    }
+    tell_ids(admin, states)?;
     let resources: Vec<_> = states.iter().map(|state| ResourceSpecifier::Topic(&state.name)).collect();
-    if resources.is_empty() {
-        return Ok(states);
-    }
     let mut settings = BTreeMap::new();
     for found in wait(admin.describe_configs(&resources, &options())).unwrap_or_default().into_iter().flatten() {
         if let OwnedResourceSpecifier::Topic(topic) = found.specifier {
@@ -258,10 +303,10 @@ pub(super) fn describe(admin: &AdminClient<Context>, topics: &[String]) -> Resul
             settings.insert(topic, known.collect::<BTreeMap<_, _>>());
         }
     }
-    for state in &mut states {
+    for state in states {
         state.settings = settings.remove(&state.name).unwrap_or_default();
     }
-    Ok(states)
+    Ok(())
 }
 
 fn tell_ids(admin: &AdminClient<Context>, states: &mut [TopicState]) -> Result<(), Fault> {
@@ -278,6 +323,16 @@ fn tell_ids(admin: &AdminClient<Context>, states: &mut [TopicState]) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_may_not_be_seen_is_no_missing_one() {
+        assert!(matches!(sight("t", None), Ok(Sight::There)));
+        assert!(matches!(sight("t", Some(Code::UnknownTopicOrPartition)), Ok(Sight::Missing)));
+        assert!(matches!(sight("t", Some(Code::TopicAuthorizationFailed)), Ok(Sight::Hidden)));
+        let fault = sight("t", Some(Code::LeaderNotAvailable)).expect_err("an outage is neither");
+        assert_eq!(fault.label(), "no_leader");
+        assert!(may_not_be_seen("t").to_string().contains("DESCRIBE on topic t"));
+    }
 
     #[test]
     fn only_what_falls_short_is_a_difference() {

@@ -10,7 +10,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::Producer as _;
 
-use super::admin::{TopicState, describe, with_admin};
+use super::admin::{TopicState, describe_visible, with_admin};
 use super::blocking::{self, wait};
 use super::client::{self, Context};
 use super::native::rights::{Operation, topic_rights};
@@ -114,8 +114,8 @@ fn look_at_topics(admin: &AdminClient<Context>, topics: &[String]) -> Result<Vec
     if topics.is_empty() {
         return Ok(Vec::new());
     }
-    let mut states: BTreeMap<String, TopicState> =
-        describe(admin, topics)?.into_iter().map(|state| (state.name.clone(), state)).collect();
+    let (visible, hidden) = describe_visible(admin, topics)?;
+    let mut states: BTreeMap<String, TopicState> = visible.into_iter().map(|state| (state.name.clone(), state)).collect();
     // older brokers do not tell rights: then they stay unknown
     let rights = topic_rights(admin.inner(), topics, MOST).unwrap_or_default();
     let facts = topics.iter().map(|name| {
@@ -124,7 +124,7 @@ fn look_at_topics(admin: &AdminClient<Context>, topics: &[String]) -> Result<Vec
             name: name.clone(),
             state: states.remove(name),
             rights: told.and_then(|told| told.as_ref().ok().cloned().flatten()),
-            hidden: matches!(told, Some(Err(Code::TopicAuthorizationFailed))),
+            hidden: hidden.contains(name) || matches!(told, Some(Err(Code::TopicAuthorizationFailed))),
         }
     });
     Ok(facts.collect())
