@@ -110,7 +110,7 @@ CREATE TABLE {outbox} (
 );
 CREATE INDEX {unsent_index} ON {outbox} (seq) WHERE sent_at IS NULL;
 
---@ outbox: once a table of events
+--@ outbox: once a table of events; the view is made anew when the columns are other ones
 
 -- What is not published yet, and why: it waits for its turn (pending), it was set aside (parked), it waits behind such an event of its
 -- key (blocked), or its topic cannot be published to now (held).

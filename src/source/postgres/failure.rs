@@ -71,6 +71,7 @@ fn told(error: &PgDatabaseError) -> Fault {
         "42501" => Fault::Refused { detail: message, remedy: GRANT.into() },
         "28000" | "28P01" => Fault::Refused { detail: message, remedy: "Correct role and password, or pg_hba.conf".into() },
         "42P01" | "42703" | "3F000" | "42883" => Fault::Missing { detail: message, remedy: MIGRATE.into() },
+        "2BP01" => Fault::Misconfigured { detail: message, remedy: "Drop what rests on it, and make that anew afterwards".into() },
         "0A000" | "25006" => Fault::Standby,
         "57014" | "55P03" => Fault::database(TIMEOUT, message),
         "40001" | "40P01" => Fault::database("conflict", message),

@@ -6,7 +6,7 @@ use super::failure::MIGRATE;
 use super::names::{Names, literal};
 use super::settings::Settings;
 use super::table::{self, get};
-use super::{Postgres, schema};
+use super::{Postgres, schema, view};
 use crate::fault::Fault;
 
 /// Where the outbox is or will be: the table's schema, the configured one, or the first of the search path.
@@ -113,6 +113,11 @@ async fn steps(work: &mut Work<'_>, settings: &Settings) -> Result<Vec<Step>, Fa
     if !recorded && let Some(first) = steps.first_mut() {
         first.sql.insert_str(0, names.sql(CREATE_MIGRATIONS).text());
     }
+    // where it is not made with the table
+    if place.table_exists && table.len() == MIGRATIONS.len() {
+        let newest = &MIGRATIONS[MIGRATIONS.len() - 1];
+        steps.extend(view::step(work, names, &columns, newest.part("outbox")).await?);
+    }
     let fresh = relay.is_empty();
     steps.extend(schema::state_step(work, names, settings, fresh).await?);
     Ok(steps)
@@ -144,7 +149,8 @@ fn step(migration: &Migration, [relay, table]: [bool; 2], place: &Place, columns
     }
     if table {
         let create = if place.table_exists { "" } else { migration.part("table") };
-        add(&format!("{create}{}", migration.part("outbox")), &place.names.table);
+        add(create, &place.names.table);
+        sql += &view::create(&place.names, columns, migration.part("outbox"));
     }
     (!sql.is_empty()).then(|| Step { title: format!("{:04} {}", migration.version, migration.title), sql })
 }

@@ -123,7 +123,7 @@ impl Names {
         format!("{}.{}", self.schema, self.table)
     }
 
-    fn with_suffix(&self, suffix: &str) -> String {
+    pub(super) fn with_suffix(&self, suffix: &str) -> String {
         let mut end = self.table.len().min(LONGEST - suffix.len());
         while !self.table.is_char_boundary(end) {
             end -= 1;

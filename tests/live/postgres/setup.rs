@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outboxd::config::Delivery;
+use outboxd::config::{Column, Delivery};
 use outboxd::fault::{Fault, Halt, HaltCode};
 use outboxd::source::postgres::{Insert, Postgres, Settings};
 use outboxd::source::{ClaimNumber, Lease, Leases, Source, Takeover};
@@ -52,6 +52,54 @@ async fn migrate_does_what_its_plan_says_and_then_nothing() {
     assert_ne!(here.outbox, there.outbox);
     assert_eq!(there.accepted_addresses, [there.address.as_str()]);
     assert_eq!(there.accepted_systems, [there.database.system.as_str()]);
+}
+
+/// Owner, comment, and who may read the view.
+async fn view(world: &Here) -> Vec<String> {
+    let query = "SELECT pg_get_userbyid(c.relowner)::text || ' ' || coalesce((SELECT string_agg(a.grantee::regrole || '=' || a.privilege_type, ' ' \
+        ORDER BY a.grantee::regrole::text) FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner), '') || ' ' || pg_get_viewdef(c.oid) \
+        FROM pg_class c WHERE c.oid = '{schema}.outbox_pending'::regclass";
+    let row: String = sqlx::query_scalar(world.fill(query)).fetch_one(&mut *world.admin.lock().await).await.expect("a view");
+    row.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_view_of_what_waits_is_made_anew_when_its_columns_are_other_ones() {
+    let world = fresh().await;
+    world.sql("GRANT SELECT ON {schema}.outbox_pending TO shop; ALTER TABLE {outbox} ADD COLUMN note json").await;
+    let before = view(&world).await;
+    assert_eq!(before[1..3], ["outboxd=SELECT", "shop=SELECT"], "{before:?}");
+    let mut settings = world.settings.clone();
+    settings.outbox.columns = settings.outbox.columns.clone().with(Column::Headers, Some("note"));
+    let owner = administrator(&settings);
+    let plan = owner.plan().await.expect("planned");
+    assert_eq!(plan.iter().map(|step| step.title.as_str()).collect::<Vec<_>>(), ["view outbox_pending"]);
+    assert_eq!(view(&world).await, before, "a plan changes nothing");
+    assert_eq!(owner.migrate().await.expect("migrated"), plan);
+    assert_eq!(owner.migrate().await.expect("nothing to do"), []);
+    let after = view(&world).await;
+    assert_eq!(after[..3], before[..3], "owner and rights are kept");
+    assert!(after.iter().any(|word| word.starts_with("o.note")), "{after:?}");
+    // what rests on it must not go with it
+    world.sql("CREATE VIEW {schema}.mine AS SELECT seq FROM {schema}.outbox_pending").await;
+    let fault = misconfigured(administrator(&world.settings).migrate().await);
+    assert!(fault.contains("outbox_pending") && fault.contains("Drop what rests on it"), "{fault}");
+    world.sql("DROP VIEW {schema}.mine; DROP VIEW {schema}.outbox_pending").await;
+    assert_eq!(administrator(&world.settings).migrate().await.expect("a view that was dropped comes back").len(), 1);
+}
+
+#[tokio::test]
+async fn where_a_table_keeps_no_order_stands_is_told_all_the_same() {
+    let world = fresh().await;
+    world.insert(&["1"; 3]).await;
+    world.sql("ALTER TABLE {outbox} ALTER seq SET CACHE 10").await;
+    misconfigured(world.source().prepare().await);
+    let figures = world.source().figures().await.expect("figures");
+    let (cause, remedy) = figures.refused.expect("it is refused");
+    assert!(figures.pending == 3 && cause.contains("in blocks") && remedy.contains("outbox.order"), "{cause}. {remedy}");
+    assert_eq!(world.source().open_writers().await.expect("asked"), []);
+    world.sql("ALTER TABLE {outbox} ALTER seq SET CACHE 1").await;
+    assert_eq!(world.source().figures().await.expect("figures").refused, None);
 }
 
 #[tokio::test]
