@@ -2,6 +2,7 @@
 
 mod cursor;
 mod mapping;
+mod marks;
 mod past;
 mod plans;
 mod setup;
