@@ -115,18 +115,51 @@ async fn a_right_that_is_taken_in_the_middle_concerns_its_topic_alone() {
     }
 }
 
+/// The relay comes as [`USER`], with what it needs on journal and transactional id, and no right on a topic of events.
+fn comes_as_user(stage: &mut Stage<'_>) {
+    let (kafka, journal, id) = (stage.kafka, stage.journal(), format!("outboxd-{}", stage.name));
+    let rights = [(TOPIC, &*journal, READ), (TOPIC, &*journal, WRITE), (TRANSACTIONAL_ID, &*id, WRITE)];
+    rights.into_iter().for_each(|right| kafka.give(right));
+    let options = stage.options.clone().set("kafka.brokers", &kafka.secure_brokers("SASL_PLAINTEXT"));
+    let options = options.set("kafka.security", "sasl_plaintext").set("kafka.sasl_mechanism", "PLAIN");
+    stage.options = options.set("kafka.username", USER.0).set("kafka.password", USER.1);
+}
+
+#[test]
+fn rights_on_several_topics_that_are_taken_under_load_hold_those_alone() {
+    let kafka = strict();
+    let mut stage = Stage::new("revoked", Mark::Row, Postgres::shared(Version::V18), kafka);
+    comes_as_user(&mut stage);
+    let topics: Vec<String> = stage.topics.keys().cloned().collect();
+    topics.iter().for_each(|topic| kafka.give((TOPIC, topic, WRITE)));
+    stage.write();
+    let daemon = stage.start("one");
+    stage.wait_for_batches(5, SOON);
+    // of one it may still see that it is there, of the other not even that
+    let [seen, hidden, good] = topics.as_slice() else { panic!("three topics: {topics:?}") };
+    kafka.give((TOPIC, seen, DESCRIBE));
+    [seen, hidden].into_iter().for_each(|topic| kafka.take((TOPIC, topic, WRITE)));
+    eventually("both are held", SOON, || status(&stage.options)["held_topics"] == 2);
+    daemon.wait_log(&format!("WRITE on topic {seen} is not granted"));
+    daemon.wait_log(&format!("DESCRIBE on topic {hidden} is not granted"));
+    let used = || history::used_offsets(kafka, good, stage.topics[good]);
+    let before = used();
+    eventually("the third goes on", SOON, || used() > before + 50);
+    assert!(status(&stage.options)["parked_events"] == 0 && status(&stage.options)["halted"].is_null());
+    [seen, hidden].into_iter().for_each(|topic| kafka.give((TOPIC, topic, WRITE)));
+    eventually("both go on by themselves", SOON, || status(&stage.options)["held_topics"] == 0);
+    assert_eq!(daemon.metric("outboxd_rescued_events_total"), 0.0);
+    stage.prove();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_without_the_right_to_write_waits_alone_and_goes_on_with_it() {
     let kafka = strict();
     let mut stage = Stage::new("unauthorised", Mark::Row, Postgres::shared(Version::V18), kafka);
     let (good, bad) = (format!("{}-of-1", stage.name), format!("{}-of-3", stage.name));
-    let (journal, id) = (stage.journal(), format!("outboxd-{}", stage.name));
-    let rights = [(TOPIC, &*journal, READ), (TOPIC, &*journal, WRITE), (TRANSACTIONAL_ID, &*id, WRITE), (TOPIC, &*good, WRITE)];
-    rights.into_iter().for_each(|right| kafka.give(right));
+    comes_as_user(&mut stage);
+    kafka.give((TOPIC, &good, WRITE));
     kafka.give((TOPIC, &bad, DESCRIBE));
-    let options = stage.options.clone().set("kafka.brokers", &kafka.secure_brokers("SASL_PLAINTEXT"));
-    let options = options.set("kafka.security", "sasl_plaintext").set("kafka.sasl_mechanism", "PLAIN");
-    stage.options = options.set("kafka.username", USER.0).set("kafka.password", USER.1);
     let insert = |from: u32| {
         let rows = format!("unnest(ARRAY['{good}', '{bad}']) t, generate_series({from}, {}) n", from + 49);
         let sql = format!("INSERT INTO outbox (topic, key, payload) SELECT t, 'k', n::text::json FROM {rows}");
