@@ -10,6 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewT
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use super::disk::Disk;
 use super::kafka_config::{self, SECURE_LISTENERS};
 use super::place;
 use super::process::{self, Process};
@@ -76,8 +77,24 @@ impl Kafka {
         Kafka::start(3, options)
     }
 
+    /// A cluster of one whose data lies on a disk of `megabytes`.
+    ///
+    /// # Errors
+    /// What the system said, where nobody may mount.
+    pub fn start_on_disk(megabytes: u32) -> Result<(Kafka, Disk), String> {
+        let node = Node::new(1, &KafkaOptions::default());
+        std::fs::create_dir(node.data()).unwrap();
+        let disk = Disk::mount(&node.data(), megabytes)?;
+        Ok((Kafka::start_nodes(vec![node], KafkaOptions::default()), disk))
+    }
+
     fn start(count: usize, options: KafkaOptions) -> Kafka {
         let nodes: Vec<Node> = (1..=count).map(|id| Node::new(id, &options)).collect();
+        Kafka::start_nodes(nodes, options)
+    }
+
+    fn start_nodes(nodes: Vec<Node>, options: KafkaOptions) -> Kafka {
+        let count = nodes.len();
         let cluster_id = kafka_config::random_id();
         nodes.iter().for_each(|node| kafka_config::write(node, &nodes, &options, &cluster_id));
         nodes.iter().for_each(Node::spawn);
@@ -239,6 +256,17 @@ impl Kafka {
                 std::fs::remove_file(file).unwrap();
             }
         }
+    }
+
+    /// Whether the process of node `i` has ended by itself.
+    pub fn has_ended(&self, i: usize) -> bool {
+        self.nodes[i].process.lock().unwrap().as_ref().is_none_or(|process| process.exit_status().is_some())
+    }
+
+    /// Starts node `i` again after it has ended by itself, and waits until it answers.
+    pub fn start_after_its_end(&self, i: usize) {
+        drop(self.nodes[i].process.lock().unwrap().take());
+        self.start_again(i);
     }
 
     /// SIGSTOP to node `i`: connections stay, nothing answers.

@@ -46,7 +46,7 @@ pub fn write(node: &Node, nodes: &[Node], options: &KafkaOptions, cluster_id: &s
         text += &format!("{name}={value}\n");
     }
     std::fs::write(node.properties(), text).unwrap();
-    std::fs::create_dir(node.data()).unwrap();
+    std::fs::create_dir_all(node.data()).unwrap();
     std::fs::copy(bootstrap_checkpoint(), node.data().join("bootstrap.checkpoint")).unwrap();
     let meta = format!("version=1\nnode.id={}\ncluster.id={cluster_id}\n", node.id);
     std::fs::write(node.data().join("meta.properties"), meta).unwrap();
