@@ -103,7 +103,8 @@ fn a_healthy_outbox_is_promised_everything_and_its_relay_is_not_disturbed() {
     let stage = Stage::new("sound", Mark::Row, postgres, kafka);
     let topic = format!("{}-of-3", stage.name);
     let publish = || {
-        let (code, _, stderr) = stage.options.run_command(&["send", "--topic", &topic, "--key", "k", "{}", "--wait"]);
+        let (code, _, stderr) =
+            stage.options.of_role("shop").run_command(&["send", "--topic", &topic, "--key", "k", "{}", "--wait"]);
         assert_eq!(code, 0, "{stderr}");
     };
     let daemon = stage.start("one");

@@ -47,20 +47,20 @@ fn assert_snapshot(file: &str, value: Value, name: &str) {
 #[test]
 fn an_event_that_is_sent_is_published_and_its_place_is_told() {
     let stage = stage("sending");
-    let topic = format!("{}-of-3", stage.name);
+    let (topic, writer) = (format!("{}-of-3", stage.name), stage.options.of_role("shop"));
     let send = ["send", "--topic", &topic, "--key", "k", "--type", "Placed", "{\"a\":  1}"];
     assert_snapshot("status-idle.json", status(&stage.options), &stage.name);
-    let sent = json(&answer(&stage.options, &[&send[..], &["--json"]].concat()));
+    let sent = json(&answer(&writer, &[&send[..], &["--json"]].concat()));
     let id = sent["id"].as_str().unwrap().to_owned();
     assert_snapshot("send.json", sent, &stage.name);
-    let (code, stdout, stderr) = stage.options.run_command(&[&send[..], &["--wait", "--timeout", "1s"]].concat());
+    let (code, stdout, stderr) = writer.run_command(&[&send[..], &["--wait", "--timeout", "1s"]].concat());
     assert!(code == 75 && stderr.contains("was not published within 1s"), "{code} {stdout} {stderr}");
     assert_eq!(stage.pending(), 2, "in the table nevertheless");
     let daemon = stage.start("one");
     daemon.wait_log("claimed");
     eventually("both are marked", SOON, || stage.pending() == 0);
-    let sent = json(&answer(&stage.options, &[&send[..], &["--wait", "--json"]].concat()));
-    let text = answer(&stage.options, &[&send[..], &["--wait"]].concat());
+    let sent = json(&answer(&writer, &[&send[..], &["--wait", "--json"]].concat()));
+    let text = answer(&writer, &[&send[..], &["--wait"]].concat());
     let seen = history::read(stage.kafka, &topic, 3);
     let header = |i: usize| String::from_utf8(seen[i].headers[0].1.clone().unwrap()).unwrap();
     assert_eq!((seen.len(), header(0), &seen[0].payload), (4, id, &Some(b"{\"a\":  1}".to_vec())));
@@ -137,7 +137,7 @@ fn the_delivery_is_changed_by_migrate_and_back() {
         (daemon.wait_exit(SOON), daemon.log())
     };
     let relays = |options: &DaemonOptions| {
-        answer(options, &["send", "--topic", &topic, "{}"]);
+        answer(&options.of_role("shop"), &["send", "--topic", &topic, "{}"]);
         let (code, log) = once(options);
         assert_eq!((code, stage.pending()), (0, 0), "{log}");
     };

@@ -94,7 +94,8 @@ fn stage(name: &str) -> (Stage<'static>, Vec<Right>) {
     postgres.sql("postgres", &format!("DROP ROLE IF EXISTS {PORTER}; CREATE ROLE {PORTER} LOGIN PASSWORD 'right'"));
     let mut stage = Stage::new(name, Mark::Row, postgres, Kafka::shared());
     sql(&stage, "REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO shop");
-    let printed = answer(&stage.options, &["migrate", "--roles", "--writer", "shop", "--relay", PORTER, "--apply"]);
+    let printed =
+        answer(&stage.options.of_role("postgres"), &["migrate", "--roles", "--writer", "shop", "--relay", PORTER, "--apply"]);
     let url = postgres.url(&stage.database, &format!("{PORTER}:right"));
     stage.options = stage.options.set("database.url", &url);
     let rights = rights(&printed);

@@ -42,7 +42,7 @@ pub struct Stage<'a> {
     pub name: String,
     pub database: String,
     pub topics: BTreeMap<String, i32>,
-    /// For every daemon of the outbox; instances differ by [`Stage::instance`].
+    /// For every daemon of the outbox, and for commands with the relay's rights; instances differ by [`Stage::start`].
     pub options: DaemonOptions,
     habits: Habits,
     mark: Mark,
@@ -75,8 +75,10 @@ impl<'a> Stage<'a> {
         let options = options.set("relay.lease", "1s").set("kafka.transaction_timeout", "4s");
         let options = adapt(options.set("outbox.mark", if mark == Mark::Row { "row" } else { "delete" }), &database);
         let listed: Vec<String> = topics.iter().map(|(topic, count)| format!("{topic}:{count}")).collect();
-        let (code, _, stderr) = options.run_command(&["migrate", "--topics", &listed.join(",")]);
-        assert_eq!(code, 0, "migrate: {stderr}");
+        // the relay has the rights that are printed for it, and no other
+        let owner = options.of_role("postgres");
+        answer(&owner, &["migrate", "--topics", &listed.join(",")]);
+        answer(&owner, &["migrate", "--roles", "--writer", "shop", "--relay", "outboxd", "--apply"]);
         Workload::prepare(postgres, &database, &habits);
         let written = Vec::new();
         Stage {

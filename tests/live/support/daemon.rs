@@ -43,6 +43,14 @@ impl DaemonOptions {
         self
     }
 
+    /// The same for another role of the database.
+    pub fn of_role(&self, role: &str) -> DaemonOptions {
+        let set = self.environment.iter().rfind(|(name, _)| name == "OUTBOXD__DATABASE__URL");
+        let url = set.map_or(&self.database_url, |(_, url)| url);
+        let (_, place) = url.rsplit_once('@').expect("the URL names a role");
+        self.clone().set("database.url", &format!("postgres://{role}@{place}"))
+    }
+
     /// Sets any environment variable.
     pub fn variable(mut self, name: &str, value: &str) -> DaemonOptions {
         self.environment.push((name.to_owned(), value.to_owned()));
