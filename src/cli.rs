@@ -96,6 +96,9 @@ enum Command {
         /// The journal as it is now; that of another outbox with its identity
         #[arg(long, value_name = "UUID", num_args = 0..=1)]
         journal: Option<Option<Uuid>>,
+        /// With --journal: give up so many events of a batch that are no longer in the table
+        #[arg(long, value_name = "COUNT", requires = "journal", default_value_t = 0, hide_default_value = true)]
+        missing: usize,
         /// The outbox that had this name so far, under the configured name
         #[arg(long, value_name = "OLD")]
         name: Option<String>,
@@ -340,8 +343,8 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         Command::Parked(parked) => run_parked(config, parked).await,
         Command::Pause(Reason { reason }) => commands::pause(config, &reason).await,
         Command::Resume(Reason { reason }) => commands::resume(config, &reason).await,
-        Command::Adopt { journal: Some(foreign), change, .. } => {
-            commands::adopt_journal(config, foreign, &change.reason, change.dry_run.into()).await
+        Command::Adopt { journal: Some(foreign), missing, change, .. } => {
+            commands::adopt_journal(config, commands::Consent { foreign, missing }, &change.reason, change.dry_run.into()).await
         }
         Command::Adopt { name: Some(old), change, .. } => {
             commands::adopt_name(config, &old, &change.reason, change.dry_run.into()).await

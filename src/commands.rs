@@ -18,7 +18,7 @@ mod send;
 mod status;
 mod steer;
 
-pub use adopt::adopt_journal;
+pub use adopt::{Consent, adopt_journal};
 pub use check::{Reach, check, check_errors};
 pub use config::config_show;
 pub use healthcheck::healthcheck;

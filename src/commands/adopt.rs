@@ -1,6 +1,7 @@
 //! `outboxd adopt --journal`: goes on from the journal's end as it is now, because a person says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use uuid::Uuid;
 
@@ -9,7 +10,7 @@ use super::{EXIT_DONE, Failure, assembly, operator};
 use crate::config::{Config, Delivery};
 use crate::fault::{EXIT_NO, Fault, Halt, HaltCode};
 use crate::identity;
-use crate::journal::{Applied, Checksum, Owner, Record, Writer};
+use crate::journal::{Applied, Checksum, Entry, Owner, Record, Writer};
 use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Tail};
 use crate::source::postgres::{Figures, Postgres, Request};
@@ -18,9 +19,18 @@ use crate::source::{Source, Standing};
 /// Halts that this leads out of.
 const OURS: [HaltCode; 4] = [HaltCode::ForeignJournal, HaltCode::TwoDatabases, HaltCode::JournalWindow, HaltCode::KafkaBehind];
 
+/// What a person typed in, so that it is certain that they have read what is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consent {
+    /// The identity of another outbox whose journal is taken over.
+    pub foreign: Option<Uuid>,
+    /// How many events of a batch are given up because they are no longer in the table.
+    pub missing: usize,
+}
+
 /// Shows the evidence and what may come twice; then fences everybody else, writes a record without events at the journal's end, and takes
-/// that for the newest applied batch. `foreign` is the identity of another outbox whose journal is taken over.
-pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str, rehearse: Rehearse) -> Result<u8, Failure> {
+/// that for the newest applied batch.
+pub async fn adopt_journal(config: &Config, consent: Consent, reason: &str, rehearse: Rehearse) -> Result<u8, Failure> {
     if config.kafka.delivery == Delivery::AtLeastOnce {
         return Err(Failure::new("kafka.delivery is at_least_once: there is no journal"));
     }
@@ -32,7 +42,13 @@ pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str,
         return Ok(EXIT_NO);
     };
     if let Some(record) = unseen(&sink, &standing, &halt).await? {
-        return unmark((&source, &sink), &standing, &halt, &record, reason, rehearse).await;
+        let there = source.still_there(&record).await?;
+        let batch = Unseen { record, there, halt };
+        print!("{}", batch.told(sink.journal_topic(), standing.applied.offset));
+        if rehearse == Rehearse::Yes {
+            return Ok(EXIT_DONE);
+        }
+        return unmark(&source, &standing, &batch, consent, reason).await;
     }
     if !OURS.contains(&halt.code) {
         eprintln!("{halt}\nadopting the journal does not lead out of this: {}", halt.code.remedy());
@@ -41,7 +57,7 @@ pub async fn adopt_journal(config: &Config, foreign: Option<Uuid>, reason: &str,
     let tail = sink.tail().await?;
     show(&halt, &standing, &tail, &figures);
     let written_by = tail.newest.as_ref().map(|(_, record)| record.writer.outbox).filter(|outbox| *outbox != standing.outbox);
-    if let Some(other) = written_by.filter(|other| foreign != Some(*other)) {
+    if let Some(other) = written_by.filter(|other| consent.foreign != Some(*other)) {
         println!("to take the journal of that outbox over, write its identity behind --journal: {other}");
         return Ok(if rehearse == Rehearse::Yes { EXIT_DONE } else { EXIT_NO });
     }
@@ -83,41 +99,95 @@ async fn unseen(sink: &KafkaSink, standing: &Standing, halt: &Halt) -> Result<Op
     }
 }
 
-async fn unmark(
-    (source, sink): (&Postgres, &KafkaSink),
-    standing: &Standing,
-    halt: &Halt,
-    record: &Record,
-    reason: &str,
-    rehearse: Rehearse,
-) -> Result<u8, Failure> {
-    let (n, events) = (record.n, record.entries.len());
-    println!("{}: {}", halt.code.name(), halt.evidence);
-    println!("batch {n}, {events} events, is marked here, and its transaction has no end: readers will never see it.");
-    println!("its rows are un-marked and published again; nothing comes twice for those who read committed records only, unless");
-    println!("a partition of a topic shows its part of the batch although the journal does not.");
-    if halt.code == HaltCode::JournalBlocked {
-        show_ends(sink, standing, record);
+/// The newest batch marked here, which readers cannot see.
+struct Unseen {
+    record: Record,
+    /// Numbers of its events that are still in the table.
+    there: BTreeSet<i64>,
+    halt: Halt,
+}
+
+async fn unmark(source: &Postgres, standing: &Standing, batch: &Unseen, consent: Consent, reason: &str) -> Result<u8, Failure> {
+    let (n, events, missing) = (batch.record.n, batch.record.entries.len(), batch.missing().count());
+    if consent.missing != missing {
+        println!("nothing is changed: {missing} events are missing, --missing says {}", consent.missing);
+        return Ok(EXIT_NO);
     }
-    if rehearse == Rehearse::Yes {
-        return Ok(EXIT_DONE);
-    }
-    let detail = serde_json::json!({ "halt": halt.code.name(), "batch": n, "events": events }).to_string();
+    let detail = serde_json::json!({ "halt": batch.halt.code.name(), "batch": n, "events": events, "missing": missing });
     let request = Request { who: operator(), reason: reason.to_owned() };
-    let unmarked = source.unmark(record, standing, &detail, &request).await?;
-    println!("un-marked: {unmarked} of {events} rows; the others are not in the table any more");
+    source.unmark(&batch.record, batch.there.len(), standing, &detail.to_string(), &request).await?;
+    println!("un-marked: {} of {events} rows", batch.there.len());
     Ok(EXIT_DONE)
+}
+
+impl Unseen {
+    /// Its events that are no longer in the table: deleted by the mark, pruned, or removed by hand.
+    fn missing(&self) -> impl Iterator<Item = &Entry> {
+        self.record.entries.iter().filter(|entry| !self.there.contains(&entry.seq))
+    }
+
+    /// What a person has to know before anything is changed: above all, what exists in Kafka alone.
+    fn told(&self, journal: &str, offset: i64) -> String {
+        let (n, events, missing) = (self.record.n, self.record.entries.len(), self.missing().count());
+        let mut told = format!(
+            "{}: {}\nbatch {n}, {events} events, is marked here, and its transaction has no end: readers will never see it.\n",
+            self.halt.code.name(),
+            self.halt.evidence
+        );
+        if missing > 0 {
+            let _ = writeln!(
+                told,
+                "{missing} of its events are NO LONGER IN THE TABLE. Their only copy are the records of that transaction."
+            );
+            told.push_str("read them with isolation.level=read_uncommitted before you end it, and have them sent again:\n");
+            for (topic, partition, first, last) in self.places() {
+                let _ = writeln!(told, "- topic {topic}, partition {partition}, offsets {first} to {last}");
+            }
+            let _ = writeln!(told, "only `outboxd adopt --journal --missing {missing} --reason …` goes on without them.");
+        }
+        if !self.there.is_empty() {
+            let _ = writeln!(
+                told,
+                "{} rows are un-marked and published again; nothing comes twice for those who read committed records only, unless\n\
+                 a partition of a topic shows its part of the batch although the journal does not.",
+                self.there.len()
+            );
+        }
+        if self.halt.code == HaltCode::JournalBlocked {
+            told.push_str(&ends(&self.record, journal, offset));
+        }
+        told
+    }
+
+    /// Where the missing events lie, as runs of offsets: topic, partition, first and last offset.
+    fn places(&self) -> Vec<(&str, i32, i64, i64)> {
+        let mut offsets: BTreeMap<(u32, i32), Vec<i64>> = BTreeMap::new();
+        self.missing().for_each(|entry| offsets.entry((entry.topic, entry.partition)).or_default().push(entry.offset));
+        let mut places: Vec<(&str, i32, i64, i64)> = Vec::new();
+        for ((topic, partition), offsets) in &offsets {
+            let topic = self.record.topics[*topic as usize].as_str();
+            for &offset in offsets {
+                match places.last_mut() {
+                    Some((run, at, _, last)) if (*run, *at, *last + 1) == (topic, *partition, offset) => *last = offset,
+                    _ => places.push((topic, *partition, offset, offset)),
+                }
+            }
+        }
+        places
+    }
 }
 
 /// How the transaction of a batch is ended by hand. The journal comes last: as soon as that is readable a relay goes on with the same
 /// producer, and what is still open in a topic would be committed together with what it writes there.
-fn show_ends(sink: &KafkaSink, standing: &Standing, record: &Record) {
-    println!("then end its transaction, in this order, the journal last:");
-    println!("  kafka-transactions.sh --bootstrap-server … abort --topic … --partition … --start-offset …");
-    let journal = (sink.journal_topic().to_owned(), 0, standing.applied.offset);
-    for (topic, partition, offset) in first_offsets(record).into_iter().chain([journal]) {
-        println!("  {topic} {partition} {offset}");
+fn ends(record: &Record, journal: &str, offset: i64) -> String {
+    let mut told = String::from(
+        "then end its transaction, in this order, the journal last:\n  \
+         kafka-transactions.sh --bootstrap-server … abort --topic … --partition … --start-offset …\n",
+    );
+    for (topic, partition, offset) in first_offsets(record).into_iter().chain([(journal.to_owned(), 0, offset)]) {
+        let _ = writeln!(told, "  {topic} {partition} {offset}");
     }
+    told
 }
 
 /// Where a batch begins in each partition.
@@ -159,4 +229,38 @@ pub(super) fn successor(standing: &Standing, tail: &Tail) -> (Writer, Applied) {
     let newest =
         tail.newest.as_ref().filter(|(_, record)| record.writer.outbox == standing.outbox).map_or(0, |(_, record)| record.n);
     (writer, Applied { n: newest.max(standing.applied.n), offset: tail.end, checksum: Checksum(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Fingerprint;
+    use crate::journal::DatabaseIdentity;
+
+    fn unseen(there: &[i64]) -> String {
+        let entry = |(seq, partition, offset)| Entry { seq, fingerprint: Fingerprint(0), topic: 0, partition, offset };
+        let owner = Owner { instance: "one".into(), start: 1, epoch: 1 };
+        let database = DatabaseIdentity { system: "1".into(), timeline: 1 };
+        let record = Record {
+            writer: Writer { outbox: Uuid::nil(), owner, database },
+            n: 7,
+            previous: Checksum(0),
+            topics: vec!["orders".into()],
+            entries: [(1, 0, 10), (2, 1, 20), (3, 0, 11), (4, 0, 12), (5, 1, 21), (6, 0, 13)].map(entry).into(),
+        };
+        let halt = Halt::new(HaltCode::JournalBlocked, "open");
+        Unseen { record, there: there.iter().copied().collect(), halt }.told("outboxd.shop.journal", 90)
+    }
+
+    #[test]
+    fn what_is_in_kafka_alone_is_said_before_the_abort_is_told() {
+        let told = unseen(&[1, 5]);
+        let places = "- topic orders, partition 0, offsets 11 to 13\n- topic orders, partition 1, offsets 20 to 20\n";
+        let (before, after) = told.split_once(places).expect("where they lie");
+        assert!(before.contains("4 of its events are NO LONGER IN THE TABLE"), "{told}");
+        assert!(after.contains("2 rows are un-marked") && after.contains("abort --topic"), "{told}");
+        assert!(after.ends_with("  orders 0 10\n  orders 1 20\n  outboxd.shop.journal 0 90\n"), "{told}");
+        assert!(!unseen(&[]).contains("published again"), "nothing is");
+        assert!(!unseen(&[1, 2, 3, 4, 5, 6]).contains("NO LONGER"), "all are there");
+    }
 }

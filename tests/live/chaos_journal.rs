@@ -59,6 +59,7 @@ fn markers_that_a_lone_broker_lost_halt() {
     // the way out: exactly the rows of that batch are un-marked, then its transaction is ended by the broker's tool
     let shown = answer(&stage.options, &["adopt", "--journal", "--dry-run"]);
     assert!(shown.contains(&format!("batch {batch}, ")) && shown.contains("readers will never see it"), "{shown}");
+    what_is_in_kafka_alone_is_not_given_up_unasked(&stage);
     let told = answer(&stage.options, &["adopt", "--journal", "--reason", "the broker was killed"]);
     println!("{told}");
     assert_eq!(stage.applied(), batch - 1);
@@ -67,6 +68,17 @@ fn markers_that_a_lone_broker_lost_halt() {
     places.for_each(|(topic, partition, offset)| kafka.abort_transaction(topic, partition, offset));
     stage.wait_for_batches(5, SOON);
     stage.prove();
+}
+
+/// A row of the batch is taken out of the table, as `mark = "delete"` does, and put back.
+fn what_is_in_kafka_alone_is_not_given_up_unasked(stage: &Stage<'_>) {
+    let sql = |statement: &str| stage.postgres.sql(&stage.database, statement);
+    sql("CREATE TABLE aside AS SELECT * FROM outbox WHERE sent_at IS NOT NULL ORDER BY sent_at DESC LIMIT 1; \
+        DELETE FROM outbox WHERE seq IN (SELECT seq FROM aside)");
+    let (code, stdout, stderr) = stage.options.run_command(&["adopt", "--journal", "--reason", "not read"]);
+    assert!(code == 3 && stdout.contains("1 of its events are NO LONGER IN THE TABLE"), "{code} {stdout} {stderr}");
+    assert!(stdout.contains("--missing 1 --reason …`") && stdout.contains("nothing is changed"), "{stdout}");
+    sql("INSERT INTO outbox OVERRIDING SYSTEM VALUE SELECT * FROM aside; DROP TABLE aside");
 }
 
 /// Damages the journal under a relay that is publishing: it halts, and what was published until then is right.

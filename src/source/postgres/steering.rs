@@ -1,5 +1,7 @@
 //! What commands change in the state row: pause and resume, accepted databases, pins. Each leaves a row in the audit.
 
+use std::collections::BTreeSet;
+
 use super::connection::{Link, Statement, Work, statement};
 use super::names::{Names, Sql};
 use super::parked::new_claim;
@@ -141,9 +143,26 @@ impl Postgres {
         Ok(at)
     }
 
+    /// Numbers of those events of a journal record that are still in the table.
+    pub async fn still_there(&self, record: &Record) -> Result<BTreeSet<i64>, Fault> {
+        let (mut link, names) = self.link().await?;
+        let mut work = link.begin().await?;
+        let table = table::look_up(&mut work, &names, &self.settings).await?;
+        let (seqs, _) = Matching::new(&names, &table).find(&mut work, record).await?;
+        work.commit().await?;
+        Ok(seqs.into_iter().collect())
+    }
+
     /// Un-marks exactly the rows of the newest applied batch, whose transaction readers will never see, so that they are published again.
-    /// Returns how many rows are there to be published. Provided that nobody claimed or marked since `seen`.
-    pub async fn unmark(&self, record: &Record, seen: &Standing, detail: &str, request: &Request) -> Result<u64, Fault> {
+    /// Provided that nobody claimed or marked since `seen`, and that as many rows are there as were shown.
+    pub async fn unmark(
+        &self,
+        record: &Record,
+        shown: usize,
+        seen: &Standing,
+        detail: &str,
+        request: &Request,
+    ) -> Result<(), Fault> {
         let (mut link, names) = self.link().await?;
         let (mut work, claim) = begin_as_seen(&mut link, &names, &self.settings, seen).await?;
         let name = self.settings.name();
@@ -152,7 +171,9 @@ impl Postgres {
         }
         let table = table::look_up(&mut work, &names, &self.settings).await?;
         let (seqs, ids) = Matching::new(&names, &table).find(&mut work, record).await?;
-        let there = ids.len() as u64;
+        if ids.len() != shown {
+            return Err(Fault::in_doubt(Cause::ClaimChanged, "rows of that batch came or went meanwhile: look again"));
+        }
         // where there is no such column, what is there was never marked
         if names.columns.of(Column::SentAt).is_some() {
             work.execute(ids.bind_to(statement(&table.sql(&names, UNMARK)).bind(seqs))).await?;
@@ -160,8 +181,7 @@ impl Postgres {
         work.execute(statement(&names.sql(UNAPPLY)).bind(name.to_owned()).bind(record.n.cast_signed())).await?;
         work.execute(statement(&names.sql(settle::END_HALT)).bind(name.to_owned()).bind(claim.0)).await?;
         audit_change(&mut work, &names, name, "adopt --journal", request, detail).await?;
-        work.commit().await?;
-        Ok(there)
+        work.commit().await
     }
 
     /// Whether the outbox could get the name `new`: no outbox has it.
