@@ -353,11 +353,20 @@ fn assemble(file: Result<(&Path, String), ConfigError>, sources: &Sources, build
     if whole {
         files::resolve(&mut draft);
         rules::check(&mut draft, build);
+        keep_history(&mut draft);
     }
     if !draft.errors.is_empty() {
         return Err(ConfigErrors::new(draft.errors));
     }
     Ok(Loaded { settings: show::settings(&draft), config: draft.config })
+}
+
+/// A table of one's own has a history: rows that were published by somebody else, or never. Nothing says that it may be deleted until a
+/// person writes a retention down.
+fn keep_history(draft: &mut Draft) {
+    if !draft.config.outbox.columns.are_standard() {
+        draft.follows("outbox.retention", "with outbox.columns", |config| config.outbox.retention = Retention::Forever);
+    }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> ConfigError {

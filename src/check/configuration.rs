@@ -1,11 +1,11 @@
 //! What follows from the configuration alone.
 
 use super::{Finding, Name};
-use crate::config::{Config, DatabaseTls, Delivery, Host, OnPoison, Order};
+use crate::config::{Column, Config, DatabaseTls, Delivery, Host, Mark, OnPoison, Order, Retention};
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let held = Finding::ok(Name::Configuration, format!("it holds together; the outbox is {}", config.outbox.name));
-    vec![held, delivery(config), order(config), poison(config), database_tls(config), kafka_tls(config)]
+    vec![held, delivery(config), order(config), retention(config), poison(config), database_tls(config), kafka_tls(config)]
 }
 
 fn delivery(config: &Config) -> Finding {
@@ -26,6 +26,27 @@ fn order(config: &Config) -> Finding {
             Name::Order,
             "none: no order is promised",
             "Set outbox.order = \"key\" when the table's numbers step by one",
+        ),
+    }
+}
+
+/// A table of one's own has rows that were sent before outboxd came.
+fn retention(config: &Config) -> Finding {
+    let (mark, columns) = (config.outbox.mark, &config.outbox.columns);
+    let sent_at = columns.of(Column::SentAt).unwrap_or_default();
+    match (mark, config.outbox.retention) {
+        (Mark::Delete, _) => Finding::ok(Name::Retention, "rows are deleted when they are published, and nothing else is"),
+        (Mark::Row, Retention::Forever) => Finding::ok(Name::Retention, "forever: rows stay after they were sent"),
+        (Mark::Row, Retention::For(age)) if columns.are_standard() => {
+            Finding::ok(Name::Retention, format!("rows go {} after they were sent", humantime::format_duration(age)))
+        }
+        (Mark::Row, Retention::For(age)) => Finding::warning(
+            Name::Retention,
+            format!(
+                "every row whose {sent_at} is older than {} is deleted, also those that outboxd never published",
+                humantime::format_duration(age)
+            ),
+            "Write outbox.retention = \"forever\" unless the history of this table may go",
         ),
     }
 }

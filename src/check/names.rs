@@ -56,6 +56,8 @@ names! {
         Delivery = "delivery",
         /// `outbox.order`
         Order = "order",
+        /// `outbox.retention`
+        Retention = "retention",
         /// `outbox.on_poison`
         Poison = "poison",
         /// Whether the way to the database is encrypted for certain.

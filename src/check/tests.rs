@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Brokers, DatabaseTls, Host, Mark, OnPoison, Order, Security, TopicPatterns};
+use crate::config::{Brokers, Column, Columns, DatabaseTls, Host, Mark, OnPoison, Order, Retention, Security, TopicPatterns};
 use crate::fault::{EXIT_UNREACHABLE, Halt, HaltCode};
 use crate::journal::DatabaseIdentity;
 use crate::sink::kafka::{Operation, TopicFacts, TopicState};
@@ -198,6 +198,14 @@ fn writer(gid: Option<&str>, age: Option<Duration>) -> OpenWriter {
 /// What is planted in a sound world, and all that must be said of it.
 const DATABASE: &[(Plant, &[(Name, State)])] = &[
     (|w| w.config.outbox.on_poison = OnPoison::ParkEvent, &[(Name::Poison, WARNING)]),
+    (|w| w.config.outbox.columns = Columns::default().with(Column::SentAt, Some("published_at")), &[(Name::Retention, WARNING)]),
+    (
+        |w| {
+            w.config.outbox.columns = Columns::default().with(Column::SentAt, Some("published_at"));
+            w.config.outbox.retention = Retention::Forever;
+        },
+        &[],
+    ),
     (|w| w.config.outbox.order = Order::None, &[(Name::Order, WARNING)]),
     (|w| w.server.version = 140_009, &[(Name::DatabaseVersion, MISCONFIGURED)]),
     (|w| w.server.version = 190_000, &[(Name::DatabaseVersion, WARNING)]),

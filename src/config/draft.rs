@@ -74,6 +74,14 @@ impl Draft {
         self.origins.insert(key.to_owned(), self.origin(other));
     }
 
+    /// Gives a key that is written nowhere another default, because of what is written elsewhere.
+    pub fn follows(&mut self, key: &'static str, why: &'static str, set: impl FnOnce(&mut Config)) {
+        if self.origin(key) == Origin::Default {
+            set(&mut self.config);
+            self.origins.insert(key.to_owned(), Origin::Follows { why });
+        }
+    }
+
     /// Notes what is wrong with the effective value of a key.
     pub fn refuse(&mut self, key: &str, refusal: Refusal) {
         self.failed.insert(key.to_owned());
@@ -147,7 +155,7 @@ fn suggestion(nearest: Option<&str>, origin: &Origin) -> Option<String> {
     let name = nearest?;
     Some(match origin {
         Origin::Environment { .. } => format!("Did you mean {}?", variable_of_key(name)),
-        Origin::Default | Origin::File { .. } | Origin::Flag => format!("Did you mean {name}?"),
+        Origin::Default | Origin::Follows { .. } | Origin::File { .. } | Origin::Flag => format!("Did you mean {name}?"),
     })
 }
 

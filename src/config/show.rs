@@ -90,6 +90,7 @@ fn json_setting(setting: &Setting) -> Json {
     };
     match &setting.origin {
         Origin::Default => json!({ "value": value, "origin": "default" }),
+        Origin::Follows { why } => json!({ "value": value, "origin": "default", "why": why }),
         Origin::File { path, line } => {
             json!({ "value": value, "origin": "file", "file": path.to_string_lossy(), "line": line })
         }

@@ -14,10 +14,11 @@ use crate::support::{DaemonOptions, Kafka, Postgres, PostgresOptions, Version, e
 const SOON: Duration = Duration::from_secs(30);
 
 /// What is never wrong: it is told for information, or depends on what a test cannot plant here and the unit tests do.
-const NOT_PLANTED: [Name; 15] = [
+const NOT_PLANTED: [Name; 16] = [
     Name::Configuration,
     Name::Order,
     Name::Delivery,
+    Name::Retention,
     Name::DatabaseTls,
     Name::KafkaTls,
     Name::DatabaseReachable,

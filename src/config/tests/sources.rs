@@ -103,6 +103,29 @@ fn columns_are_a_table_wherever_they_are_written() {
 }
 
 #[test]
+fn the_history_of_a_table_of_ones_own_stays_until_a_retention_is_written() {
+    let mapped = format!("{NAMED}columns = {{ sent_at = 'published_at' }}\n");
+    let retention = |loaded: Loaded| {
+        let setting = loaded.settings.iter().find(|setting| setting.name == "retention").expect("it is shown").clone();
+        let shown = text(&[setting.clone()]).lines().last().expect("a line").to_owned();
+        (loaded.config.outbox.retention, shown, json(&[setting])["outbox"]["retention"]["why"].clone())
+    };
+    let (kept, shown, why) = retention(load_text(&mapped).expect("a configuration"));
+    assert_eq!((kept, shown.as_str()), (Retention::Forever, "retention = \"forever\"  # default with outbox.columns"));
+    assert_eq!(why, "with outbox.columns");
+    let day = Retention::For(Duration::from_secs(86_400));
+    let written =
+        [load_text(&format!("{mapped}retention = '24h'")), load_all(&mapped, &[("OUTBOXD__OUTBOX__RETENTION", "24h")], &[])];
+    for loaded in written {
+        assert_eq!(retention(loaded.expect("a configuration")).0, day, "what is written counts");
+    }
+    let standard = ["", "columns = {}", "columns = { id = 'id' }"].map(|columns| load_text(&format!("{NAMED}{columns}")));
+    for loaded in standard {
+        assert_eq!(retention(loaded.expect("a configuration")).0, day, "the table of `migrate`");
+    }
+}
+
+#[test]
 fn columns_that_cannot_be_are_refused() {
     let long = format!("{{ id = '{}' }}", "x".repeat(64));
     for (columns, code, part) in [

@@ -37,6 +37,7 @@ impl Postgres {
         if place.table_exists {
             let table = table::look_up(&mut work, &place.names, &self.settings).await?;
             advice.extend(form(&place.names, &table));
+            advice.extend(history(&place.names, &self.settings));
             advice.extend(indexes(&mut work, &place.names, &table, &self.settings).await?);
         }
         work.commit().await?;
@@ -54,6 +55,27 @@ fn form(names: &Names, table: &Table) -> Option<Advice> {
         names.shown()
     );
     (!table.allows_cursor).then_some(Advice { why, sql: None })
+}
+
+/// What becomes of rows that were sent before outboxd came. A table of `migrate` has none.
+fn history(names: &Names, settings: &Settings) -> Option<Advice> {
+    let sent_at = names.columns.of(Column::SentAt)?;
+    if names.columns.are_standard() || settings.outbox.mark != Mark::Row {
+        return None;
+    }
+    let table = names.shown();
+    let why = match settings.retention() {
+        Some(age) => format!(
+            "rows of {table} whose {sent_at} is older than {} are deleted, also those that outboxd never published; \
+             outbox.retention = \"forever\" keeps them",
+            humantime::format_duration(age)
+        ),
+        None => format!(
+            "rows of {table} stay after they were sent; with outbox.retention outboxd deletes those whose {sent_at} is older, also \
+             those that it never published"
+        ),
+    };
+    Some(Advice { why, sql: None })
 }
 
 async fn indexes(work: &mut Work<'_>, names: &Names, table: &Table, settings: &Settings) -> Result<Vec<Advice>, Fault> {
