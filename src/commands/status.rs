@@ -139,14 +139,31 @@ impl Report {
     }
 
     fn sentence(&self) -> String {
-        let (name, pending) = (&self.name, self.pending());
-        match (&self.figures.halted, &self.figures.owner) {
-            (Some((code, ..)), _) => format!("Outbox {name} is halted ({code}): {pending} events wait for a person."),
-            (None, _) if self.figures.paused.is_some() => format!("Outbox {name} is paused; {pending} events wait."),
-            (None, None) => format!("Outbox {name} is relayed by nobody; {pending} events wait."),
-            (None, Some(owner)) if self.figures.pending == 0 => format!("Outbox {name} is relayed by {owner}; nothing waits."),
-            (None, Some(owner)) => format!("Outbox {name} is relayed by {owner}; {pending} events wait."),
-        }
+        let (name, pending, trouble) = (&self.name, self.pending(), self.trouble());
+        let what = match (&self.figures.halted, &self.figures.owner) {
+            (Some((code, ..)), _) => format!("halted ({code}): {pending} events wait for a person"),
+            (None, _) if self.figures.paused.is_some() => format!("paused; {pending} events wait"),
+            (None, None) => format!("relayed by nobody; {pending} events wait"),
+            (None, Some(owner)) if self.figures.pending > 0 => format!("relayed by {owner}; {pending} events wait"),
+            (None, Some(owner)) if trouble.is_empty() => format!("relayed by {owner}; nothing waits"),
+            (None, Some(owner)) => format!("relayed by {owner}; nothing waits for its turn"),
+        };
+        format!("Outbox {name} is {what}{trouble}.")
+    }
+
+    /// What does not become better by itself, or is no longer in its turn: nobody may read "nothing waits" over it.
+    fn trouble(&self) -> String {
+        let figures = &self.figures;
+        let alarms = self.truncated().count() as u64;
+        let counts = [
+            ("parked events", figures.parked),
+            ("held topics", figures.held),
+            ("events behind these", figures.blocked.min(COUNTED_TO)),
+            ("topics that lack what was published to them", alarms),
+        ];
+        let told: Vec<String> =
+            counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{what}: {count}")).collect();
+        if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
     }
 
     fn pending(&self) -> String {
@@ -177,5 +194,50 @@ fn rounded(time: Duration) -> String {
         humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
     } else {
         format!("{:.1}s", time.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Pin, Pins};
+
+    fn sentence(change: impl FnOnce(&mut Figures)) -> String {
+        let mut figures = Figures {
+            outbox: uuid::Uuid::nil(),
+            delivery: "exactly_once".into(),
+            pending: 0,
+            oldest: None,
+            parked: 0,
+            blocked: 0,
+            held: 0,
+            applied: 9,
+            owner: Some("one".into()),
+            epoch: 1,
+            lease_left: None,
+            paused: None,
+            halted: None,
+            pins: Pins::new(),
+        };
+        change(&mut figures);
+        Report { name: "shop".into(), figures, writers: Vec::new() }.sentence()
+    }
+
+    #[test]
+    fn nothing_waits_only_where_nothing_does() {
+        assert_eq!(sentence(|_| ()), "Outbox shop is relayed by one; nothing waits.");
+        let truncated = Pin { truncated: Some("orders[0] ends early".into()), ..Pin::of(1) };
+        let troubles: [(fn(&mut Figures), &str); 3] = [
+            (|figures| figures.parked = 2, "parked events: 2"),
+            (|figures| figures.held = 1, "held topics: 1"),
+            (|figures| figures.blocked = 5, "events behind these: 5"),
+        ];
+        for (trouble, told) in troubles {
+            assert_eq!(sentence(trouble), format!("Outbox shop is relayed by one; nothing waits for its turn; {told}."));
+        }
+        let alarm = sentence(|figures| drop(figures.pins.insert("orders".into(), truncated)));
+        assert!(alarm.contains("nothing waits for its turn; topics that lack what was published to them: 1"), "{alarm}");
+        let all = sentence(|figures| (figures.pending, figures.parked, figures.held) = (3, 1, 1));
+        assert_eq!(all, "Outbox shop is relayed by one; 3 events wait; parked events: 1, held topics: 1.");
     }
 }

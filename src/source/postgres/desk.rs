@@ -18,8 +18,9 @@ use crate::source::{Gauging, Pending, Pins};
 /// At most 10,001 entries of the partial index are counted.
 const PENDING: &str =
     "SELECT count(*) FROM (SELECT FROM {outbox} o WHERE {sent_at} IS NULL AND {is_free} ORDER BY {seq} LIMIT 10001) bounded";
-/// The lowest pending event is the oldest one, near enough: a late commit has a lower number.
-const OLDEST: &str = "SELECT CASE WHEN {created} IS NOT NULL \
+/// The lowest pending event is the oldest one, near enough: a late commit has a lower number. What has no time, or an infinite one, has
+/// no age.
+const OLDEST: &str = "SELECT CASE WHEN isfinite({created}) \
     THEN greatest(0, extract(epoch FROM clock_timestamp() - {created}) * 1000000)::int8 END FROM {outbox} o \
     WHERE {sent_at} IS NULL AND {is_free} ORDER BY {seq} LIMIT 1";
 /// Events that wait for something else than their turn, among the first 100,000 that are unsent.

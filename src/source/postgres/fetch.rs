@@ -49,10 +49,11 @@ const CUT: &str = "(SELECT seq, {read_id}, topic, key, type, source, payload, he
 /// What may be published: unsent, not parked, not behind a parked event of its key, its topic not held. Scalar guards and NOT IN stay
 /// filters of the index scan. Rejected: NOT EXISTS, which becomes a join, and then the whole backlog is sorted for each batch.
 pub(super) const PENDING: &str = "{sent_at} IS NULL AND {is_free}";
-/// The whole key of a parked event waits: a late commit with a lower number has no causal order with it.
-pub(super) const FREE: &str = "({topic}::text <> ALL (ARRAY(SELECT topic FROM {held} WHERE name = $1)) \
+/// The whole key of a parked event waits: a late commit with a lower number has no causal order with it. Of a topic that is NULL, which
+/// the table of others may have, nothing could be said: it counts as the empty one, and is parked as such.
+pub(super) const FREE: &str = "(coalesce({topic}::text, '') <> ALL (ARRAY(SELECT topic FROM {held} WHERE name = $1)) \
     AND ((SELECT NOT EXISTS (SELECT FROM {parked} WHERE name = $1)) OR ({seq} NOT IN (SELECT seq FROM {parked} WHERE name = $1) \
-    AND ({key} IS NULL OR ({topic}::text, {key_text}) NOT IN \
+    AND ({key} IS NULL OR (coalesce({topic}::text, ''), {key_text}) NOT IN \
         (SELECT topic, key FROM {parked} WHERE name = $1 AND blocking AND key IS NOT NULL)))))";
 const COLUMNS: &str = "{seq}::int8 AS seq, {id_column} AS id, {topic}::text AS topic, {key}::{key_type} AS key, \
     {type}::text AS type, {source}::text AS source, {payload}::{payload_type} AS payload, {headers}::{headers_type} AS headers, \

@@ -3,7 +3,7 @@
 use outboxd::config::{Column, Columns, Mark};
 use outboxd::event::{EventId, Fingerprint};
 use outboxd::fault::Fault;
-use outboxd::park::{Done, SetAside, Unfit};
+use outboxd::park::{Ailing, Done, SetAside, Unfit};
 use outboxd::sink::forged;
 use outboxd::source::postgres::{Chosen, Decision, Insert};
 use outboxd::source::{Marker, Reader};
@@ -85,6 +85,21 @@ async fn the_fingerprint_of_content_is_the_same_here_and_in_the_database() {
     }
     marker.mark(&forged::published(batch, Some(place(1)))).await.expect("marked");
     assert_eq!(world.rows().await, Vec::<i64>::new());
+}
+
+#[tokio::test]
+async fn an_event_without_a_topic_is_not_hidden_by_topics_that_are_held() {
+    let world = texts().await;
+    world.sql("ALTER TABLE {outbox} ALTER stream DROP NOT NULL").await;
+    world.sql(ROWS).await;
+    world.sql("INSERT INTO {outbox} (event_id, aggregate, body) VALUES ('é-4', 7, '{}')").await;
+    let (mut reader, mut marker) = source::relaying(&world, 1).await;
+    let ailing = Ailing { topic: "orders".into(), code: "topic_missing", detail: String::new() };
+    marker.set_aside(&SetAside { unfit: Vec::new(), ailing: vec![ailing] }).await.expect("asked");
+    let fetched = reader.fetch(&source::full()).await.expect("fetched");
+    assert_eq!(source::seqs(&fetched), [2, 4], "it is there to be parked as topic_invalid");
+    let figures = administrator(&world.settings).figures().await.expect("figures");
+    assert_eq!((figures.pending, figures.blocked, figures.held), (2, 2, 1));
 }
 
 #[tokio::test]
