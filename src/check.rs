@@ -116,6 +116,14 @@ impl Finding {
         }
     }
 
+    /// What `run` reads before anything else, and leaves with its exit code when it may not. A standby is told of where the server is.
+    fn required(name: Name, fault: &Fault) -> Self {
+        match fault {
+            Fault::Standby => Self::essential(name, fault),
+            other => Self::by_fault(name, other),
+        }
+    }
+
     /// What the relay would meet as this fault.
     fn by_fault(name: Name, fault: &Fault) -> Self {
         Self::new(name, State::Failed(fault.exit_code()), told(fault), Some(fault.remedy()))

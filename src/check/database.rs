@@ -26,7 +26,7 @@ pub(super) fn findings(config: &Config, database: &Result<Checkup, Fault>) -> Ve
             findings.extend(table::findings(config, outbox, &checkup.server));
             findings.extend(standing::findings(config, outbox));
         }
-        Err(fault) => findings.push(Finding::essential(Name::Table, fault)),
+        Err(fault) => findings.push(Finding::required(Name::Table, fault)),
     }
     findings
 }

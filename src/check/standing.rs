@@ -14,7 +14,7 @@ const MIGRATE: &str = "Run `outboxd migrate`";
 pub(super) fn findings(config: &Config, outbox: &Outbox) -> Vec<Finding> {
     let mut findings = vec![match &outbox.schema {
         Ok(()) => Finding::ok(Name::Schema, "of a version that this outboxd works with"),
-        Err(fault) => Finding::essential(Name::Schema, fault),
+        Err(fault) => Finding::required(Name::Schema, fault),
     }];
     findings.extend(rights(&outbox.rights));
     findings.extend(row(config, outbox));

@@ -254,6 +254,7 @@ const DATABASE: &[(Plant, &[(Name, State)])] = &[
     (|w| w.outbox.writers = Ok(vec![writer(None, Some(Duration::from_secs(5)))]), &[]),
     (|w| w.outbox.writers = Ok(vec![writer(None, None)]), &[(Name::OpenTransactions, State::Unseen)]),
     (|w| w.outbox.rights = Ok(vec![Right { what: "x".into(), had: false }]), &[(Name::DatabaseRight, REFUSED)]),
+    (|w| w.outbox.schema = Err(refused()), &[(Name::Schema, REFUSED)]),
     (|w| w.outbox.row = Ok(None), &[(Name::Outbox, MISCONFIGURED), (Name::Topics, State::Unseen)]),
     (|w| w.row().table = "other".into(), &[(Name::Outbox, MISCONFIGURED)]),
     (|w| w.row().delivery = "at_least_once".into(), &[(Name::OutboxDelivery, MISCONFIGURED)]),
@@ -406,9 +407,22 @@ fn a_server_that_does_not_answer_is_one_finding_with_its_exit_code() {
     }
 }
 
+fn refused() -> Fault {
+    Fault::Refused { detail: "permission denied".into(), remedy: "grant".into() }
+}
+
+#[test]
+fn a_schema_that_may_not_be_used_fails_as_it_does_for_the_relay() {
+    for (fault, exit) in [(refused(), EXIT_REFUSED), (Fault::Standby, 0)] {
+        let checkup = Checkup { server: server(), outbox: Err(fault) };
+        let report = Report::new(&config(), &Seen { database: Some(Ok(checkup)), ..Seen::default() });
+        assert_eq!(not_ok(&report)[0].0, Name::Table);
+        assert_eq!(report.exit_code(), exit, "a standby is told of where the server is: {report:?}");
+    }
+}
+
 #[test]
 fn a_missing_right_is_no_failure_of_what_it_hides() {
-    let refused = || Fault::Refused { detail: "permission denied".into(), remedy: "grant".into() };
     let mut world = World::sound();
     world.outbox.row = Err(refused());
     world.outbox.aside = Err(refused());

@@ -178,12 +178,17 @@ fn whoever_may_not_look_is_told_so_and_that_is_no_failure() {
     Checked::of(&secured).expect("failed", &["journal-rights", &format!("topic-rights({topic})")]);
     let stranger = stage.options.clone().set("database.url", &postgres.url(&stage.database, "stranger"));
     postgres.sql("postgres", "CREATE ROLE stranger LOGIN");
-    let stranger = Checked::of(&stranger);
-    stranger.expect("could_not_look", &["schema", "outbox", "halted", "parked", "held", "identity", "insert-and-delete"]);
-    stranger.expect("failed", &["database-right(DELETE on \"public\".\"outbox\")"]);
+    let (stranger, hidden) = (Checked::of(&stranger), stranger);
+    stranger.expect("could_not_look", &["outbox", "halted", "parked", "held", "identity", "insert-and-delete"]);
+    let rights = ["DELETE on \"public\".\"outbox\"", "SELECT on \"public\".\"outboxd_migrations\""];
+    stranger.expect("failed", &rights.map(|right| format!("database-right({right})")).each_ref().map(String::as_str));
     let failed: BTreeSet<String> =
         stranger.titles("failed").into_iter().filter(|title| !title.starts_with("database-right(")).collect();
-    assert!(stranger.code == 77 && failed.is_empty(), "only the rights that the relay needs have failed: {failed:?}");
+    assert!(stranger.code == 77 && failed == BTreeSet::from(["schema".into()]), "what the relay needs has failed: {failed:?}");
+    postgres.sql(&stage.database, "REVOKE USAGE ON SCHEMA public FROM PUBLIC");
+    let hidden = Checked::of(&hidden);
+    hidden.expect("failed", &["table"]);
+    assert_eq!(hidden.code, 77, "as `run` leaves: {}", hidden.shown());
 }
 
 fn allow(kafka: &Kafka, what: &[&str]) {

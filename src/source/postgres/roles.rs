@@ -26,7 +26,7 @@ const DRAW: &str = "GRANT USAGE ON SEQUENCE {sequence} TO {writer};\n";
 const NEEDED: &str = "SELECT needed.what || ' on ' || needed.name, has_table_privilege(needed.name, needed.what) FROM (VALUES \
         ($1, 'SELECT'), ($1, 'DELETE'), ($3, 'SELECT'), ($3, 'UPDATE'), ($4, 'SELECT'), ($4, 'INSERT'), ($4, 'DELETE'), \
         ($5, 'SELECT'), ($5, 'INSERT'), ($5, 'UPDATE'), ($6, 'SELECT'), ($6, 'INSERT'), ($6, 'UPDATE'), ($6, 'DELETE'), \
-        ($7, 'SELECT'), ($7, 'INSERT'), ($7, 'UPDATE'), ($7, 'DELETE'), ($8, 'INSERT')) AS needed (name, what) \
+        ($7, 'SELECT'), ($7, 'INSERT'), ($7, 'UPDATE'), ($7, 'DELETE'), ($8, 'INSERT'), ($10, 'SELECT')) AS needed (name, what) \
     UNION ALL SELECT 'UPDATE (' || $9 || ') on ' || $1, has_column_privilege($1, $9, 'UPDATE') WHERE $9 IS NOT NULL \
     UNION ALL SELECT 'SELECT on sequence ' || $2, has_sequence_privilege($2, 'SELECT') WHERE $2 IS NOT NULL";
 
@@ -93,7 +93,8 @@ pub(super) async fn needed(link: &mut Link, names: &Names, table: &Table) -> Res
         .bind(names.in_schema("outboxd_parked"))
         .bind(names.in_schema("outboxd_held"))
         .bind(names.in_schema("outboxd_audit"))
-        .bind(names.columns.of(Column::SentAt).map(str::to_owned));
+        .bind(names.columns.of(Column::SentAt).map(str::to_owned))
+        .bind(names.in_schema("outboxd_migrations"));
     let mut work = link.begin().await?;
     let rows = work.rows(query).await?;
     work.commit().await?;
