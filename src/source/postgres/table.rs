@@ -72,10 +72,18 @@ pub(super) struct Sequence {
     pub(super) file: File,
     /// Schema and name, quoted.
     pub(super) name: String,
+    schema: String,
     steps_by_one: bool,
     cycles: bool,
     /// Whether it belongs to an identity column, whose INSERT needs no right on it.
     pub(super) identity: bool,
+}
+
+impl Sequence {
+    /// Its schema, where it is not that of the table.
+    pub(super) fn elsewhere(&self, names: &Names) -> Option<&str> {
+        (self.schema != names.schema).then_some(&self.schema)
+    }
 }
 
 /// The configured table with its schema.
@@ -147,6 +155,7 @@ async fn sequence(work: &mut Work<'_>, oid: Oid, names: &Names) -> Result<Option
         oid: get(&row, 0, "seqrelid")?,
         file: get(&row, 7, "filenode")?,
         name: format!("{}.{}", quoted(&schema), quoted(&name)),
+        schema,
         steps_by_one: get::<i64>(&row, 3, "seqincrement")? == 1 && get::<i64>(&row, 4, "seqcache")? == 1,
         cycles: get(&row, 5, "seqcycle")?,
         identity: get(&row, 6, "rank")?,

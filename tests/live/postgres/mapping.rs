@@ -9,7 +9,7 @@ use outboxd::source::postgres::{Chosen, Decision, Insert};
 use outboxd::source::{Marker, Reader};
 use uuid::Uuid;
 
-use super::world::{Shape, World, administrator, of_role};
+use super::world::{Shape, World, administrator, of_role, roles};
 use crate::source_conformance::{self as source, Setup, SourceWorld, place};
 
 /// The number is the identity, times have no zone, names are as object mappers make them; two columns are missing.
@@ -85,6 +85,29 @@ async fn the_fingerprint_of_content_is_the_same_here_and_in_the_database() {
     }
     marker.mark(&forged::published(batch, Some(place(1)))).await.expect("marked");
     assert_eq!(world.rows().await, Vec::<i64>::new());
+}
+
+#[tokio::test]
+async fn a_sequence_in_another_schema_asks_for_a_right_on_that() {
+    let world = texts().await;
+    let numbers = format!("{}_numbers", world.schema_name());
+    let draw = format!("nextval('{numbers}.n')");
+    world
+        .sql(&format!("CREATE SCHEMA {numbers}; CREATE SEQUENCE {numbers}.n; ALTER TABLE {{outbox}} ALTER seq SET DEFAULT {draw}"))
+        .await;
+    match world.source().prepare().await {
+        Err(Fault::Refused { detail, .. }) => {
+            let lacks = [format!("SELECT on sequence \"{numbers}\".\"n\""), format!("USAGE on schema {numbers}")];
+            assert!(lacks.iter().all(|right| detail.contains(right)), "{detail}");
+        }
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+    administrator(&world.settings).grant(&roles()).await.expect("granted");
+    world.source().prepare().await.expect("what is printed is enough");
+    let mut writer = world.writer().await;
+    sqlx::Executor::execute(&mut writer, sqlx::raw_sql(world.fill(ROWS))).await.expect("also for the service");
+    let (mut reader, _) = source::relaying(&world, 1).await;
+    assert_eq!(source::seqs(&reader.fetch(&source::full()).await.expect("fetched")), [1, 2, 3]);
 }
 
 #[tokio::test]
