@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Brokers, Column, Columns, DatabaseTls, Host, Mark, OnPoison, Order, Retention, Security, TopicPatterns};
+use crate::config::{
+    Brokers, Column, Columns, DatabaseTls, Host, Mark, OnPoison, Order, Retention, Security, TopicPattern, TopicPatterns,
+};
 use crate::fault::{EXIT_UNREACHABLE, Halt, HaltCode};
 use crate::journal::DatabaseIdentity;
 use crate::sink::kafka::{Operation, TopicFacts, TopicState};
@@ -457,6 +459,27 @@ fn topics_are_those_published_to_waiting_or_named() {
     let found = wanted(&world.config, Some(&checkup));
     let shown: Vec<_> = found.iter().map(|topic| (topic.name.as_str(), topic.pinned, topic.in_use, topic.without_key)).collect();
     assert_eq!(shown, [("later", None, false, false), ("orders", Some(3), true, false), ("waiting", None, true, true)]);
+}
+
+#[test]
+fn commands_are_told_the_topic_of_the_rows() {
+    let remedy = |partitions: Option<i32>| {
+        let mut world = World::sound();
+        world.config.kafka.topic = TopicPattern { prefix: "live.".into(), suffix: String::new() };
+        world.cluster.topics.push(topic("live.orders", partitions.unwrap_or_default()));
+        if partitions.is_none() {
+            world.topic("live.orders").state = None;
+        }
+        let report = world.report();
+        let finding = report.findings.into_iter().find(|finding| finding.name.is_by_topic() && finding.remedy.is_some());
+        let finding = finding.expect("something is wrong");
+        assert_eq!(finding.about.as_deref(), Some("live.orders"), "it is told of by its name in Kafka");
+        finding.remedy.unwrap_or_default()
+    };
+    assert_eq!(remedy(None), "Create it: outboxd migrate --topics orders:PARTITIONS");
+    for partitions in [2, 4] {
+        assert!(remedy(Some(partitions)).contains("outboxd repin orders --reason WHY"), "{}", remedy(Some(partitions)));
+    }
 }
 
 #[test]

@@ -22,6 +22,8 @@ const MOST: usize = 100;
 pub struct Wanted {
     /// Its name in Kafka.
     pub name: String,
+    /// As the rows name it, and commands take it.
+    pub topic: String,
     /// Pinned count of partitions.
     pub pinned: Option<i32>,
     /// Whether unsent rows name it, or it was published to before. Else it is only allowed.
@@ -36,7 +38,7 @@ pub fn wanted(config: &Config, database: Option<&Checkup>) -> Vec<Wanted> {
     let mut add = |topic: &str, pinned: Option<i32>, in_use: bool, without_key: bool| {
         let name = config.kafka.topic.apply(topic);
         if kafka::refusal(&name).is_none() && config.kafka.allow_topics.allow(topic) {
-            let entry = found.entry(name.clone()).or_insert_with(|| Wanted { name, ..Wanted::default() });
+            let entry = found.entry(name.clone()).or_insert_with(|| Wanted { name, topic: topic.to_owned(), ..Wanted::default() });
             entry.pinned = entry.pinned.or(pinned);
             entry.in_use |= in_use;
             entry.without_key |= without_key;
@@ -96,7 +98,7 @@ fn missing(wanted: &Wanted, facts: &TopicFacts, who: &str) -> Finding {
         let remedy = format!("Grant {who} WRITE and DESCRIBE on it");
         return Finding::refused(Name::Topic, "it may not be looked at, so it may not be published to", remedy);
     }
-    let remedy = format!("Create it: outboxd migrate --topics {}:PARTITIONS", wanted.name);
+    let remedy = format!("Create it: outboxd migrate --topics {}:PARTITIONS", wanted.topic);
     match wanted.in_use {
         true => Finding::new(Name::Topic, State::Failed(EXIT_FAILED), "it does not exist, and its events wait", Some(remedy)),
         false => Finding::warning(Name::Topic, "it does not exist, and kafka.allow_topics names it", remedy),
@@ -111,12 +113,12 @@ fn partitions(wanted: &Wanted, state: &TopicState) -> Finding {
         Some(pinned) if now < pinned => Finding::failed(
             Name::TopicPartitions,
             format!("{now}, and {pinned} are pinned: it is not the topic that was published to"),
-            "Bring it back with its partitions, or accept it with `outboxd repin`",
+            format!("Bring it back with its partitions, or accept it: outboxd repin {} --reason WHY", wanted.topic),
         ),
         Some(pinned) => Finding::warning(
             Name::TopicPartitions,
             format!("{now}, and {pinned} are pinned: only those are used"),
-            "Accept the larger count with `outboxd repin`; keys move to other partitions then",
+            format!("Accept the larger count: outboxd repin {} --reason WHY; keys move to other partitions then", wanted.topic),
         ),
     }
 }
