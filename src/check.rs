@@ -20,7 +20,7 @@ use std::fmt;
 
 pub use guarantees::{Guarantee, NOT_LOOKED, Promise, Reason, Verdict};
 pub use names::{Name, Part};
-pub use topics::{Wanted, wanted};
+pub use topics::{Choice, Wanted, wanted};
 
 use crate::config::{Config, ConfigErrors, Delivery};
 use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, Fault};

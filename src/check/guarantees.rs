@@ -134,7 +134,7 @@ const ORDER_PER_KEY: [(Name, Harm); 10] = [
     (Name::TopicPartitions, Endangers),
 ];
 
-const NO_LOSS: [(Name, Harm); 19] = [
+const NO_LOSS: [(Name, Harm); 21] = [
     (Name::Fsync, Breaks),
     (Name::FullPageWrites, Endangers),
     (Name::SynchronousCommit, Endangers),
@@ -147,6 +147,8 @@ const NO_LOSS: [(Name, Harm); 19] = [
     (Name::Brokers, Endangers),
     (Name::Topics, Endangers),
     (Name::Topic, Endangers),
+    (Name::TopicIdentity, Endangers),
+    (Name::TopicComplete, Breaks),
     (Name::TopicReplicas, Endangers),
     (Name::TopicInSync, Endangers),
     (Name::TopicElection, Endangers),

@@ -174,6 +174,10 @@ names! {
         Topic = "topic",
         /// Its partitions against the pinned count.
         TopicPartitions = "topic-partitions",
+        /// Whether it is the one that was published to.
+        TopicIdentity = "topic-identity",
+        /// Whether what was acknowledged is still there, as far as the relay knows.
+        TopicComplete = "topic-complete",
         /// Its replicas.
         TopicReplicas = "topic-replicas",
         /// Its `min.insync.replicas`.

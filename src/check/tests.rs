@@ -1,5 +1,7 @@
 //! Each finding by the facts that lead to it, and the promises by the findings. No servers.
 
+mod cases;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -10,10 +12,12 @@ use crate::config::{
 use crate::fault::{EXIT_UNREACHABLE, Halt, HaltCode};
 use crate::journal::DatabaseIdentity;
 use crate::sink::kafka::{Operation, TopicFacts, TopicState};
+use crate::source::Pin;
 use crate::source::postgres::{
     Acceptance, Activity, Aside, Fit, Index, Obstacle, OpenWriter, Outbox, Policy, Right, Row, Sequence, ServerFacts, Shape,
     TopicInUse,
 };
+use cases::{DATABASE, KAFKA, Plant, REFUSED, UNREACHABLE, WARNING, obstacle};
 
 const JOURNAL: &str = "outboxd.shop.journal";
 
@@ -68,7 +72,7 @@ fn outbox() -> Outbox {
             halted: None,
             paused: None,
             owner: Some("one".into()),
-            pins: vec![("orders".into(), 3)],
+            pins: [("orders".to_owned(), Pin { id: Some("old".into()), ..Pin::of(3) })].into(),
         })),
         acceptance: Ok(Acceptance {
             address: address.clone(),
@@ -132,6 +136,10 @@ impl World {
         self.outbox.row.as_mut().expect("the row is known").as_mut().expect("there is a row")
     }
 
+    fn pin(&mut self) -> &mut Pin {
+        self.row().pins.get_mut("orders").expect("it is pinned")
+    }
+
     fn set(&mut self, topic: &str, setting: &str, value: &str) {
         self.state(topic).settings.insert(setting.into(), value.into());
     }
@@ -177,165 +185,6 @@ fn all_is_ok_and_every_promise_holds_when_nothing_is_wrong() {
     assert!(report.findings.iter().all(|finding| finding.remedy.is_none()), "nothing is to be done where all is well");
 }
 
-type Plant = fn(&mut World);
-
-const WARNING: State = State::Warning;
-const FAILED: State = State::Failed(EXIT_FAILED);
-const MISCONFIGURED: State = State::Failed(EXIT_CONFIG);
-const REFUSED: State = State::Failed(EXIT_REFUSED);
-const UNREACHABLE: State = State::Failed(EXIT_UNREACHABLE);
-
-fn obstacle() -> Obstacle {
-    Obstacle { name: "swallower".into(), on_mark: true, on_delete: false }
-}
-
-fn policy(command: &str, permissive: bool, lets_all: bool) -> Policy {
-    Policy { name: "some".into(), command: command.into(), permissive, lets_all }
-}
-
-fn writer(gid: Option<&str>, age: Option<Duration>) -> OpenWriter {
-    OpenWriter { pid: gid.is_none().then_some(42), gid: gid.map(str::to_owned), age }
-}
-
-/// What is planted in a sound world, and all that must be said of it.
-const DATABASE: &[(Plant, &[(Name, State)])] = &[
-    (|w| w.config.outbox.on_poison = OnPoison::ParkEvent, &[(Name::Poison, WARNING)]),
-    (|w| w.config.outbox.columns = Columns::default().with(Column::SentAt, Some("published_at")), &[(Name::Retention, WARNING)]),
-    (
-        |w| {
-            w.config.outbox.columns = Columns::default().with(Column::SentAt, Some("published_at"));
-            w.config.outbox.retention = Retention::Forever;
-        },
-        &[],
-    ),
-    (|w| w.config.outbox.order = Order::None, &[(Name::Order, WARNING)]),
-    (|w| w.server.version = 140_009, &[(Name::DatabaseVersion, MISCONFIGURED)]),
-    (|w| w.server.version = 190_000, &[(Name::DatabaseVersion, WARNING)]),
-    (|w| w.server.in_recovery = true, &[(Name::DatabasePrimary, UNREACHABLE)]),
-    (|w| w.server.read_only = true, &[(Name::DatabasePrimary, UNREACHABLE)]),
-    (|w| w.server.fsync = false, &[(Name::Fsync, FAILED)]),
-    (|w| w.server.full_page_writes = false, &[(Name::FullPageWrites, WARNING)]),
-    (|w| w.server.synchronous_commit = "off".into(), &[(Name::SynchronousCommit, WARNING)]),
-    (|w| w.server.ahead_us = -6_000_000, &[(Name::Clock, WARNING)]),
-    (|w| w.server.autovacuum = false, &[(Name::Autovacuum, WARNING)]),
-    (|w| w.shape().autovacuum_off = true, &[(Name::Autovacuum, WARNING)]),
-    (|w| w.shape().kind = "f".into(), &[(Name::Table, MISCONFIGURED)]),
-    (|w| w.shape().logged = false, &[(Name::TableLogged, FAILED)]),
-    (|w| w.shape().inherits = true, &[(Name::TableInheritance, WARNING)]),
-    (|w| w.shape().subscribed = true, &[(Name::TableSubscription, WARNING)]),
-    (
-        |w| w.outbox.fit = Ok(Fit { payload_is_jsonb: true, allows_cursor: false }),
-        &[(Name::Payload, WARNING), (Name::FetchForm, WARNING)],
-    ),
-    (|w| w.shape().sequence = None, &[(Name::Sequence, MISCONFIGURED)]),
-    (|w| w.shape().sequence = Some(Sequence { increment: 1, cache: 1, cycles: true }), &[(Name::Sequence, WARNING)]),
-    (|w| w.shape().sequence = Some(Sequence { increment: 2, cache: 1, cycles: false }), &[(Name::Sequence, MISCONFIGURED)]),
-    (|w| w.shape().policies = Some(Vec::new()), &[(Name::RowSecurity, FAILED)]),
-    (|w| w.shape().policies = Some(vec![policy("r", true, true)]), &[(Name::RowSecurity, FAILED)]),
-    (|w| w.shape().policies = Some(vec![policy("*", true, false)]), &[(Name::RowSecurity, WARNING)]),
-    (|w| w.shape().policies = Some(vec![policy("*", true, true), policy("w", false, false)]), &[(Name::RowSecurity, WARNING)]),
-    (|w| w.shape().policies = Some(vec![policy("*", true, true)]), &[]),
-    (|w| w.shape().triggers = vec![obstacle()], &[(Name::Triggers, WARNING)]),
-    (|w| w.shape().rules = vec![obstacle()], &[(Name::Rules, WARNING)]),
-    (
-        |w| {
-            w.config.outbox.mark = Mark::Delete;
-            w.shape().triggers = vec![obstacle()];
-        },
-        &[],
-    ),
-    (|w| w.shape().indexes.clear(), &[(Name::UnsentIndex, WARNING)]),
-    (|w| w.shape().indexes[0].valid = false, &[(Name::UnsentIndex, WARNING)]),
-    (|w| w.shape().indexes[0].condition = None, &[(Name::UnsentIndex, WARNING)]),
-    (
-        |w| w.outbox.activity = Ok(Activity { inserted: 50, updated: 0, deleted: 50, seconds: None, applied: 0 }),
-        &[(Name::InsertAndDelete, WARNING)],
-    ),
-    (|w| w.outbox.writers = Ok(vec![writer(Some("gid"), Some(Duration::from_secs(2)))]), &[(Name::OpenTransactions, WARNING)]),
-    (|w| w.outbox.writers = Ok(vec![writer(None, Some(Duration::from_secs(61)))]), &[(Name::OpenTransactions, WARNING)]),
-    (|w| w.outbox.writers = Ok(vec![writer(None, Some(Duration::from_secs(5)))]), &[]),
-    (|w| w.outbox.writers = Ok(vec![writer(None, None)]), &[(Name::OpenTransactions, State::Unseen)]),
-    (|w| w.outbox.rights = Ok(vec![Right { what: "x".into(), had: false }]), &[(Name::DatabaseRight, REFUSED)]),
-    (|w| w.outbox.schema = Err(refused()), &[(Name::Schema, REFUSED)]),
-    (|w| w.outbox.row = Ok(None), &[(Name::Outbox, MISCONFIGURED), (Name::Topics, State::Unseen)]),
-    (|w| w.row().table = "other".into(), &[(Name::Outbox, MISCONFIGURED)]),
-    (|w| w.row().delivery = "at_least_once".into(), &[(Name::OutboxDelivery, MISCONFIGURED)]),
-    (|w| w.row().halted = Some(("old-primary".into(), "timeline".into())), &[(Name::Halted, FAILED)]),
-    (|w| w.row().paused = Some(("anna".into(), "moving".into())), &[(Name::Paused, WARNING)]),
-    (|w| w.outbox.acceptance.as_mut().expect("known").systems.clear(), &[(Name::Identity, FAILED)]),
-    (|w| w.outbox.aside = Ok(Aside { parked: 2, held: vec!["gone".into()] }), &[(Name::Parked, WARNING), (Name::Held, WARNING)]),
-];
-
-const KAFKA: &[(Plant, &[(Name, State)])] = &[
-    (|w| w.cluster.brokers = 1, &[(Name::Brokers, WARNING)]),
-    (|w| w.cluster.brokers = 2, &[(Name::Brokers, WARNING)]),
-    (|w| w.cluster.transactions = Some(Err(Fault::kafka("init", ""))), &[(Name::Transactions, UNREACHABLE)]),
-    (|w| w.config.kafka.transaction_timeout = Duration::from_secs(901), &[(Name::TransactionTimeout, MISCONFIGURED)]),
-    (
-        |w| {
-            w.cluster.settings.clear();
-        },
-        &[(Name::TransactionLog, State::Unseen)],
-    ),
-    (
-        |w| {
-            w.cluster.settings.insert("transaction.state.log.min.isr".into(), "1".into());
-        },
-        &[(Name::TransactionLog, WARNING)],
-    ),
-    (|w| w.topic(JOURNAL).state = None, &[(Name::Journal, MISCONFIGURED)]),
-    (
-        |w| {
-            w.topic(JOURNAL).state = None;
-            w.topic(JOURNAL).hidden = true;
-        },
-        &[(Name::Journal, REFUSED)],
-    ),
-    (|w| w.state(JOURNAL).partitions = 2, &[(Name::JournalPartitions, MISCONFIGURED)]),
-    (|w| w.set(JOURNAL, "cleanup.policy", "compact"), &[(Name::JournalCleanup, MISCONFIGURED)]),
-    (|w| w.set(JOURNAL, "retention.bytes", "1000"), &[(Name::JournalRetention, WARNING)]),
-    (|w| w.set(JOURNAL, "max.message.bytes", "1000"), &[(Name::JournalRecordSize, WARNING)]),
-    (|w| w.state(JOURNAL).replicas = 2, &[(Name::JournalReplicas, WARNING)]),
-    (|w| w.set(JOURNAL, "min.insync.replicas", "1"), &[(Name::JournalInSync, WARNING)]),
-    (|w| w.set(JOURNAL, "min.insync.replicas", "4"), &[(Name::JournalInSync, FAILED)]),
-    (|w| w.set(JOURNAL, "unclean.leader.election.enable", "true"), &[(Name::JournalElection, WARNING)]),
-    (|w| w.topic(JOURNAL).rights = None, &[(Name::JournalRights, State::Unseen), (Name::JournalTrim, State::Unseen)]),
-    (
-        |w| {
-            w.topic(JOURNAL).rights.as_mut().expect("known").remove(&Operation::Delete);
-        },
-        &[(Name::JournalTrim, WARNING)],
-    ),
-    (
-        |w| {
-            w.topic(JOURNAL).rights.as_mut().expect("known").remove(&Operation::Read);
-        },
-        &[(Name::JournalRights, REFUSED)],
-    ),
-    (|w| w.agreement = Err(Halt::new(HaltCode::KafkaBehind, "").into()), &[(Name::JournalAgrees, FAILED)]),
-    (|w| w.topic("orders").state = None, &[(Name::Topic, FAILED)]),
-    (|w| w.state("orders").partitions = 2, &[(Name::TopicPartitions, FAILED)]),
-    (|w| w.state("orders").partitions = 4, &[(Name::TopicPartitions, WARNING)]),
-    (|w| w.state("orders").replicas = 1, &[(Name::TopicReplicas, WARNING), (Name::TopicInSync, FAILED)]),
-    (|w| w.set("orders", "unclean.leader.election.enable", "true"), &[(Name::TopicElection, WARNING)]),
-    (|w| w.set("orders", "cleanup.policy", "compact,delete"), &[(Name::TopicCleanup, WARNING)]),
-    (|w| w.set("orders", "max.message.bytes", "999"), &[(Name::TopicRecordSize, WARNING)]),
-    (|w| w.set("orders", "message.timestamp.after.max.ms", "10"), &[(Name::TopicTimestamps, WARNING)]),
-    (
-        |w| {
-            w.set("orders", "message.timestamp.type", "LogAppendTime");
-            w.set("orders", "message.timestamp.after.max.ms", "10");
-        },
-        &[],
-    ),
-    (
-        |w| {
-            w.topic("orders").rights.as_mut().expect("known").remove(&Operation::Write);
-        },
-        &[(Name::TopicRights, REFUSED)],
-    ),
-];
-
 #[test]
 fn each_fault_is_named_and_nothing_else_is() {
     for (place, (plant, expected)) in DATABASE.iter().chain(KAFKA).enumerate() {
@@ -355,13 +204,15 @@ fn each_fault_is_named_and_nothing_else_is() {
 fn promises_fall_with_what_they_rest_on() {
     use Promise::{CopiesDetected, ExactlyOnce, NoLoss, OrderPerKey, WritersNeverWait};
     use Verdict::{DoesNotHold, Holds, HoldsIf};
-    let cases: [(Plant, [Verdict; 5]); 7] = [
+    let cases: [(Plant, [Verdict; 5]); 9] = [
         (|w| w.server.fsync = false, [DoesNotHold, Holds, DoesNotHold, Holds, Holds]),
         (|w| w.config.outbox.order = Order::None, [Holds, DoesNotHold, Holds, Holds, Holds]),
         (|w| w.shape().policies = Some(Vec::new()), [HoldsIf, Holds, DoesNotHold, Holds, Holds]),
         (|w| w.shape().triggers = vec![obstacle()], [HoldsIf, Holds, HoldsIf, HoldsIf, Holds]),
         (|w| w.outbox.acceptance.as_mut().expect("known").systems.clear(), [HoldsIf, Holds, Holds, Holds, DoesNotHold]),
         (|w| w.state("orders").partitions = 4, [Holds, HoldsIf, Holds, Holds, Holds]),
+        (|w| w.pin().truncated = Some("lost".into()), [Holds, Holds, DoesNotHold, Holds, Holds]),
+        (|w| w.state("orders").id = Some("new".into()), [Holds, Holds, HoldsIf, Holds, Holds]),
         (|w| w.topic(JOURNAL).rights = None, [HoldsIf, Holds, Holds, Holds, Holds]),
     ];
     for (place, (plant, expected)) in cases.into_iter().enumerate() {
@@ -457,8 +308,22 @@ fn topics_are_those_published_to_waiting_or_named() {
     world.outbox.topics = Ok(["waiting", "forbidden"].map(|topic| TopicInUse { topic: topic.into(), without_key: true }).into());
     let checkup = Checkup { server: world.server, outbox: Ok(world.outbox) };
     let found = wanted(&world.config, Some(&checkup));
-    let shown: Vec<_> = found.iter().map(|topic| (topic.name.as_str(), topic.pinned, topic.in_use, topic.without_key)).collect();
-    assert_eq!(shown, [("later", None, false, false), ("orders", Some(3), true, false), ("waiting", None, true, true)]);
+    let partitions = |topic: &Wanted| topic.pinned.as_ref().map(|pin| pin.partitions);
+    let shown = |topic: &Wanted| (topic.name.clone(), partitions(topic), topic.in_use, topic.without_key);
+    let expected = [("orders", Some(3), true, false), ("waiting", None, true, true), ("later", None, false, false)];
+    let expected = expected.map(|(name, partitions, in_use, without_key)| (name.to_owned(), partitions, in_use, without_key));
+    assert_eq!(found.topics.iter().map(shown).collect::<Vec<_>>(), expected, "those in use come first");
+    assert_eq!(found.left_out, 0);
+}
+
+#[test]
+fn topics_that_are_left_out_are_told() {
+    let mut world = World::sound();
+    world.config.kafka.allow_topics = TopicPatterns((0..150).map(|n| format!("a{n}")).chain(["orders".into()]).collect());
+    let checkup = Checkup { server: server(), outbox: Ok(world.outbox.clone()) };
+    let found = wanted(&world.config, Some(&checkup));
+    assert_eq!((found.topics.len(), found.left_out, found.topics[0].name.as_str()), (100, 51, "orders"));
+    assert_eq!(not_ok(&world.report()), [(Name::Topics, State::Unseen)]);
 }
 
 #[test]

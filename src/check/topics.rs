@@ -6,8 +6,9 @@ use super::journal::{missing_of, untold_rights};
 use super::settings::{election, in_sync, number, replicas, text, untold};
 use super::{Finding, Name, listed};
 use crate::config::{Config, Delivery};
-use crate::fault::EXIT_FAILED;
+use crate::fault::{Alarm, EVENTS_TRUNCATED, EXIT_FAILED};
 use crate::sink::kafka::{self, ClusterFacts, Operation, TopicFacts, TopicState};
+use crate::source::Pin;
 use crate::source::postgres::Checkup;
 
 use super::State;
@@ -24,8 +25,8 @@ pub struct Wanted {
     pub name: String,
     /// As the rows name it, and commands take it.
     pub topic: String,
-    /// Pinned count of partitions.
-    pub pinned: Option<i32>,
+    /// As it was when it was published to.
+    pub pinned: Option<Pin>,
     /// Whether unsent rows name it, or it was published to before. Else it is only allowed.
     pub in_use: bool,
     /// Whether an unsent row of it has no key.
@@ -33,31 +34,44 @@ pub struct Wanted {
 }
 
 /// Topics that were published to, that unsent rows name, and that are allowed by their whole names; by their names in Kafka.
-pub fn wanted(config: &Config, database: Option<&Checkup>) -> Vec<Wanted> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Those that are looked at: in order, those that are in use before the others.
+    pub topics: Vec<Wanted>,
+    /// How many more there are, at least.
+    pub left_out: usize,
+}
+
+/// Which event topics to look at.
+pub fn wanted(config: &Config, database: Option<&Checkup>) -> Choice {
     let mut found: BTreeMap<String, Wanted> = BTreeMap::new();
-    let mut add = |topic: &str, pinned: Option<i32>, in_use: bool, without_key: bool| {
+    let mut add = |topic: &str, pinned: Option<&Pin>, in_use: bool, without_key: bool| {
         let name = config.kafka.topic.apply(topic);
         if kafka::refusal(&name).is_none() && config.kafka.allow_topics.allow(topic) {
             let entry = found.entry(name.clone()).or_insert_with(|| Wanted { name, topic: topic.to_owned(), ..Wanted::default() });
-            entry.pinned = entry.pinned.or(pinned);
+            entry.pinned = entry.pinned.take().or(pinned.cloned());
             entry.in_use |= in_use;
             entry.without_key |= without_key;
         }
     };
     let outbox = database.and_then(|database| database.outbox.as_ref().ok());
-    let pins = outbox.and_then(|outbox| outbox.row.as_ref().ok()?.as_ref()).map_or(&[][..], |row| &row.pins);
-    pins.iter().for_each(|(topic, count)| add(topic, Some(*count), true, false));
+    let row = outbox.and_then(|outbox| outbox.row.as_ref().ok()?.as_ref());
+    row.iter().flat_map(|row| &row.pins).for_each(|(topic, pin)| add(topic, Some(pin), true, false));
     let rows = outbox.and_then(|outbox| outbox.topics.as_ref().ok()).map_or(&[][..], Vec::as_slice);
     rows.iter().for_each(|row| add(&row.topic, None, true, row.without_key));
     let named = config.kafka.allow_topics.0.iter().filter(|pattern| !pattern.contains('*'));
     named.for_each(|topic| add(topic, None, false, false));
-    found.into_values().take(MOST).collect()
+    let mut topics: Vec<Wanted> = found.into_values().collect();
+    topics.sort_by_key(|topic| !topic.in_use);
+    let left_out = topics.len().saturating_sub(MOST);
+    topics.truncate(MOST);
+    Choice { topics, left_out }
 }
 
 pub(super) fn findings(config: &Config, cluster: &ClusterFacts, database: Option<&Checkup>, who: &str) -> Vec<Finding> {
-    let wanted = wanted(config, database);
-    let mut findings = vec![chosen(&wanted)];
-    for topic in &wanted {
+    let choice = wanted(config, database);
+    let mut findings = vec![chosen(&choice)];
+    for topic in &choice.topics {
         if let Some(facts) = cluster.topics.iter().find(|facts| facts.name == topic.name) {
             let of_topic = one(config, topic, facts, cluster, who);
             findings.extend(of_topic.into_iter().map(|finding| finding.about(&topic.name)));
@@ -66,15 +80,22 @@ pub(super) fn findings(config: &Config, cluster: &ClusterFacts, database: Option
     findings
 }
 
-fn chosen(wanted: &[Wanted]) -> Finding {
-    if wanted.is_empty() {
+fn chosen(Choice { topics, left_out }: &Choice) -> Finding {
+    if *left_out > 0 {
+        return Finding::unseen(
+            Name::Topics,
+            format!("{} were looked at, and at least {left_out} more were not", topics.len()),
+            "Look at the others with the brokers' tools, or write down in kafka.allow_topics those that are meant",
+        );
+    }
+    if topics.is_empty() {
         return Finding::unseen(
             Name::Topics,
             "none is known: nothing was published yet, no row waits, and none is named",
             "Name them in kafka.allow_topics, or look again when there are events",
         );
     }
-    Finding::ok(Name::Topics, format!("looked at: {}", listed(wanted.iter().map(|topic| &topic.name))))
+    Finding::ok(Name::Topics, format!("looked at: {}", listed(topics.iter().map(|topic| &topic.name))))
 }
 
 fn one(config: &Config, wanted: &Wanted, facts: &TopicFacts, cluster: &ClusterFacts, who: &str) -> Vec<Finding> {
@@ -82,6 +103,8 @@ fn one(config: &Config, wanted: &Wanted, facts: &TopicFacts, cluster: &ClusterFa
     vec![
         Finding::ok(Name::Topic, "it is there"),
         partitions(wanted, state),
+        identity(wanted, state),
+        complete(wanted),
         replicas(Name::TopicReplicas, state, cluster.brokers),
         in_sync(Name::TopicInSync, state),
         election(Name::TopicElection, state),
@@ -107,7 +130,7 @@ fn missing(wanted: &Wanted, facts: &TopicFacts, who: &str) -> Finding {
 
 fn partitions(wanted: &Wanted, state: &TopicState) -> Finding {
     let now = state.partitions;
-    match wanted.pinned {
+    match wanted.pinned.as_ref().map(|pin| pin.partitions) {
         None => Finding::ok(Name::TopicPartitions, format!("{now}, pinned with the first event")),
         Some(pinned) if pinned == now => Finding::ok(Name::TopicPartitions, format!("{now}, as pinned")),
         Some(pinned) if now < pinned => Finding::failed(
@@ -119,6 +142,37 @@ fn partitions(wanted: &Wanted, state: &TopicState) -> Finding {
             Name::TopicPartitions,
             format!("{now}, and {pinned} are pinned: only those are used"),
             format!("Accept the larger count: outboxd repin {} --reason WHY; keys move to other partitions then", wanted.topic),
+        ),
+    }
+}
+
+/// One that was deleted and made anew has the name and perhaps the partitions of the old one, and nothing of what it held.
+fn identity(wanted: &Wanted, state: &TopicState) -> Finding {
+    match (wanted.pinned.as_ref().and_then(|pin| pin.id.as_ref()), &state.id) {
+        (Some(then), Some(now)) if then != now => Finding::failed(
+            Name::TopicIdentity,
+            format!("it was deleted and made anew: its id is {now}, it was published to as {then}; its events wait"),
+            format!("Let its consumers begin at its start, then accept it: outboxd repin {} --reason WHY", wanted.topic),
+        ),
+        (Some(_), Some(_)) => Finding::ok(Name::TopicIdentity, "it is the one that was published to"),
+        (None, _) => Finding::ok(Name::TopicIdentity, "its id is pinned with the next event"),
+        (Some(_), None) => Finding::ok(Name::TopicIdentity, "the brokers do not tell which one it is"),
+    }
+}
+
+/// The alarm that the relay raised.
+fn complete(wanted: &Wanted) -> Finding {
+    let Alarm { name, obx, .. } = EVENTS_TRUNCATED;
+    match wanted.pinned.as_ref().and_then(|pin| pin.truncated.as_ref()) {
+        None => Finding::ok(Name::TopicComplete, "no alarm: nothing that was acknowledged is known to be lost"),
+        Some(evidence) => Finding::failed(
+            Name::TopicComplete,
+            format!("{obx}: {name}: {evidence}"),
+            format!(
+                "Look for an unclean leader election or a restored disk, have the lost events sent again, then end the alarm: \
+                 outboxd repin {} --reason WHY",
+                wanted.topic
+            ),
         ),
     }
 }

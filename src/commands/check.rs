@@ -60,7 +60,8 @@ async fn look(config: &Config) -> Seen {
         Ok(sink) => sink,
         Err(fault) => return Seen { database: Some(database), cluster: Some(Err(fault)), ..Seen::default() },
     };
-    let mut topics: Vec<String> = check::wanted(config, database.as_ref().ok()).into_iter().map(|topic| topic.name).collect();
+    let mut topics: Vec<String> =
+        check::wanted(config, database.as_ref().ok()).topics.into_iter().map(|topic| topic.name).collect();
     let mut seen = Seen::default();
     if config.kafka.delivery == Delivery::ExactlyOnce {
         topics.push(sink.journal_topic().to_owned());

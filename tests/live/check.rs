@@ -312,13 +312,14 @@ async fn sick_topics(postgres: &Postgres) -> Checked {
     ];
     kafka.create_topic(&journal, 2, &bad).await;
     let pin = r#"{"partitions": 3}"#;
+    let lost = r#"{"partitions": 3, "id": "another", "truncated": "partition 0 ended at 9"}"#;
     let slow = [("message.timestamp.before.max.ms", "100"), ("min.insync.replicas", "2")];
     kafka.create_topic(&format!("{name}-bad"), 1, &[&bad[..], &slow].concat()).await;
     postgres.sql(
         &stage.database,
         &format!(
             "INSERT INTO outbox (topic) VALUES ('{name}-bad'); \
-             UPDATE outboxd_state SET pins = '{{\"{name}-gone\": {pin}, \"{name}-of-1\": {pin}, \"{name}-of-12\": {pin}}}'; \
+             UPDATE outboxd_state SET pins = '{{\"{name}-gone\": {pin}, \"{name}-of-1\": {pin}, \"{name}-of-12\": {lost}}}'; \
              INSERT INTO outboxd_applied (name, n, journal_offset, checksum) VALUES ('{name}', 7, 40, 1)"
         ),
     );
@@ -326,6 +327,8 @@ async fn sick_topics(postgres: &Postgres) -> Checked {
     let checked = Checked::of(&stage.options.clone().set("kafka.allow_topics", &allowed));
     let of = |finding: &str, topic: &str| format!("{finding}({name}-{topic})");
     let failed = [of("topic", "gone"), of("topic-partitions", "of-1"), of("topic-in-sync", "bad")];
+    let of_12 = ["topic-identity", "topic-complete"].map(|finding| of(finding, "of-12"));
+    checked.expect("failed", &of_12.each_ref().map(String::as_str));
     checked.expect("failed", &failed.each_ref().map(String::as_str));
     checked.expect("failed", &["journal-partitions", "journal-cleanup", "journal-agrees"]);
     checked.expect("warning", &["journal-retention", "journal-record-size", "journal-election", "journal-in-sync"]);

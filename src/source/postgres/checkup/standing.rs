@@ -2,21 +2,20 @@
 
 use super::{all, ask, one};
 use crate::fault::Fault;
+use crate::source::Pins;
 use crate::source::postgres::connection::Link;
 use crate::source::postgres::names::Names;
+use crate::source::postgres::standing::pins;
 use crate::source::postgres::table::get;
 
 const ROW: &str = "SELECT s.table_name, s.delivery, s.halted_code, s.halted_evidence, s.paused_by, s.paused_reason, \
-    CASE WHEN s.lease_until > clock_timestamp() THEN s.lease_instance END FROM {state} s WHERE s.name = $1";
-/// A pin is a number, or an object that holds one.
-const PINS: &str = "SELECT p.key, CASE jsonb_typeof(p.value) WHEN 'number' THEN p.value::int4 ELSE (p.value ->> 'partitions')::int4 END \
-    FROM {state} s, jsonb_each(s.pins) p WHERE s.name = $1 ORDER BY 1";
+    CASE WHEN s.lease_until > clock_timestamp() THEN s.lease_instance END, s.pins::text FROM {state} s WHERE s.name = $1";
 const ASIDE: &str = "SELECT (SELECT count(*) FROM {parked} WHERE name = $1), \
     ARRAY(SELECT topic FROM {held} WHERE name = $1 ORDER BY topic LIMIT 20)";
 const NEIGHBOURS: &str = "SELECT name FROM {state} WHERE name <> $1 ORDER BY name LIMIT 20";
-/// Topics of the first unsent rows, at most a hundred: a look, not a census.
+/// Topics of the first unsent rows, one more than are looked at: a look, not a census.
 const TOPICS: &str = "SELECT topic::text, bool_or(key IS NULL) FROM (SELECT {topic} AS topic, {key} AS key FROM {outbox} o \
-    WHERE {sent_at} IS NULL ORDER BY {seq} LIMIT 10000) first WHERE topic IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT 100";
+    WHERE {sent_at} IS NULL ORDER BY {seq} LIMIT 10000) first WHERE topic IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT 101";
 
 /// The outbox's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +30,8 @@ pub struct Row {
     pub paused: Option<(String, String)>,
     /// Who relays it now.
     pub owner: Option<String>,
-    /// Pinned partition counts by topic.
-    pub pins: Vec<(String, i32)>,
+    /// Pinned topics.
+    pub pins: Pins,
 }
 
 /// What is set aside.
@@ -55,7 +54,6 @@ pub struct TopicInUse {
 
 pub(super) async fn row(link: &mut Link, names: &Names, name: &str) -> Result<Option<Row>, Fault> {
     let Some(row) = one(link, ask(&names.sql(ROW)).bind(name)).await? else { return Ok(None) };
-    let pins = all(link, ask(&names.sql(PINS)).bind(name)).await?;
     let pair = |first: Option<String>, second: Option<String>| first.map(|first| (first, second.unwrap_or_default()));
     Ok(Some(Row {
         table: get(&row, 0, "table_name")?,
@@ -63,7 +61,7 @@ pub(super) async fn row(link: &mut Link, names: &Names, name: &str) -> Result<Op
         halted: pair(get(&row, 2, "halted_code")?, get(&row, 3, "halted_evidence")?),
         paused: pair(get(&row, 4, "paused_by")?, get(&row, 5, "paused_reason")?),
         owner: get(&row, 6, "lease_instance")?,
-        pins: pins.iter().map(|row| Ok((get(row, 0, "key")?, get(row, 1, "pin")?))).collect::<Result<_, Fault>>()?,
+        pins: pins(get(&row, 7, "pins")?)?,
     }))
 }
 
