@@ -104,7 +104,8 @@ fn sequence(config: &Config, sequence: Option<Sequence>) -> Finding {
         }
         None => "seq draws from no sequence: its numbers may not keep the order".into(),
     };
-    let remedy = "Give seq a sequence with INCREMENT 1 CACHE 1 NO CYCLE, or write outbox.order = \"none\"";
+    let remedy =
+        "Give seq a sequence with INCREMENT 1 CACHE 1 NO CYCLE that goes on above its numbers, or write outbox.order = \"none\"";
     let steps_by_one = sequence.is_some_and(|sequence| sequence.increment == 1 && sequence.cache == 1);
     match config.outbox.order {
         Order::Key if !steps_by_one => Finding::misconfigured(Name::Sequence, found, remedy),
@@ -117,11 +118,18 @@ fn form(allows_cursor: bool, shape: &Shape) -> Finding {
     if allows_cursor {
         return Finding::ok(Name::FetchForm, "by cursor: seq is GENERATED ALWAYS AS IDENTITY");
     }
-    let why = if shape.always { "the table breaks a rule that is told above" } else { "seq is not GENERATED ALWAYS AS IDENTITY" };
+    // a new sequence begins at 1, below what was published: the statements are too many for a line
+    let (why, remedy) = match shape.always {
+        true => ("the table breaks a rule that is told above", "Mend what is told of inheritance, subscription or sequence"),
+        false => (
+            "seq is not GENERATED ALWAYS AS IDENTITY",
+            "Follow `Numbers by identity` in docs/tables.md, so that numbers go on where they are; never draw them in the service",
+        ),
+    };
     Finding::warning(
         Name::FetchForm,
         format!("full form only, since {why}: slower, and the order is kept only if each number is drawn by its INSERT"),
-        "Make seq GENERATED ALWAYS AS IDENTITY, and never draw numbers in the service",
+        remedy,
     )
 }
 

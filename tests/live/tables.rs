@@ -27,12 +27,17 @@ struct Recipe {
 
 const PAGE: &str = include_str!("../../docs/tables.md");
 
+/// The first block of code in this language below a heading of the page.
+fn block(title: &str, language: &str) -> &'static str {
+    let part = PAGE.split_once(&format!("\n## {title}\n")).expect("the heading is in the page").1;
+    let block = part.split_once(&format!("```{language}\n")).expect("it has a block").1;
+    block.split_once("\n```").expect("the block ends").0
+}
+
 impl Recipe {
     /// The first block of code in this language below the heading.
     fn block(&self, language: &str) -> &'static str {
-        let recipe = PAGE.split_once(&format!("\n## {}\n", self.title)).expect("the recipe is in the page").1;
-        let block = recipe.split_once(&format!("```{language}\n")).expect("it has a block").1;
-        block.split_once("\n```").expect("the block ends").0
+        block(self.title, language)
     }
 
     /// The keys of `[outbox]`, with `[outbox.columns]` as one of them.
@@ -252,6 +257,22 @@ fn the_table_of_rails() {
     forget_marks(&kitchen, "published_at", "UPDATE outbox_events SET payload = '{\"n\": 0}' WHERE id = 25");
     let (code, _, stderr) = kitchen.owner().run_command(&["send", "--topic", &kitchen.topic, "{}"]);
     assert!(code == 1 && stderr.contains("has every other column a default?"), "{stderr}");
+    numbers_by_identity_go_on(&kitchen);
+}
+
+/// The way to the cursor, as the page has it: no number comes twice, and none below one that was published.
+fn numbers_by_identity_go_on(kitchen: &Kitchen) {
+    let sql = |sql: &str| kitchen.postgres.sql(&kitchen.database, sql);
+    let (last, before) = (sql("SELECT max(id) FROM outbox_events"), kitchen.records().len());
+    // numbers of rows that are gone count too
+    sql("DELETE FROM outbox_events WHERE id > 25");
+    sql(block("Numbers by identity", "sql"));
+    answer(&kitchen.owner(), &["migrate", "--roles", "--writer", "shop", "--relay", "outboxd", "--apply"]);
+    assert!(!answer(&kitchen.owner(), &["migrate", "--plan"]).contains("is read in full form"));
+    kitchen.write(31..=35);
+    assert_eq!(sql(&format!("SELECT count(*) FROM outbox_events WHERE id > {last}")), "5");
+    kitchen.relay();
+    assert_eq!(kitchen.records().len(), before + 5);
 }
 
 static DJANGO: Recipe = Recipe {

@@ -185,7 +185,8 @@ pub(super) fn keeps_order(table: &Table, names: &Names, settings: &Settings) -> 
             format!("column {seq} of {} draws from no sequence, so its numbers may not keep the order", names.shown())
         }
     };
-    let remedy = "Give seq a sequence with INCREMENT 1 CACHE 1, or write outbox.order = \"none\"".into();
+    let remedy =
+        "Give seq a sequence with INCREMENT 1 CACHE 1 that goes on above its numbers, or write outbox.order = \"none\"".into();
     Err(Fault::Misconfigured { detail, remedy })
 }
 
