@@ -2,14 +2,13 @@
 
 use super::{Finding, Name, listed};
 use crate::config::{Config, Mark, Order, Retention};
-use crate::fault::Fault;
-use crate::source::postgres::{Activity, Fit, Index, Obstacle, Outbox, Policy, Sequence, ServerFacts, Shape};
+use crate::source::postgres::{Activity, Index, Obstacle, Outbox, Policy, Sequence, ServerFacts, Shape};
 
 /// So many inserts must have been counted before anything is concluded from them.
 const ENOUGH_ROWS: i64 = 10;
 
 pub(super) fn findings(config: &Config, outbox: &Outbox, server: &ServerFacts) -> Vec<Finding> {
-    let mut findings = fit(&outbox.fit);
+    let mut findings = fit(outbox);
     match &outbox.shape {
         Ok(shape) => findings.extend(shape_findings(config, outbox, shape, server)),
         Err(fault) => findings.push(Finding::unanswered(Name::Table, fault)),
@@ -21,8 +20,8 @@ pub(super) fn findings(config: &Config, outbox: &Outbox, server: &ServerFacts) -
     findings
 }
 
-fn fit(fit: &Result<Fit, Fault>) -> Vec<Finding> {
-    let fit = match fit {
+fn fit(outbox: &Outbox) -> Vec<Finding> {
+    let fit = match &outbox.fit {
         Ok(fit) => fit,
         Err(fault) => return vec![Finding::essential(Name::Columns, fault)],
     };
@@ -31,7 +30,12 @@ fn fit(fit: &Result<Fit, Fault>) -> Vec<Finding> {
         true => Finding::warning(
             Name::Payload,
             "jsonb: the server prints it anew for each event, at twice the cost of json",
-            "Make the column json where its bytes matter or the load is high",
+            // the type of a column that a view shows cannot be changed
+            format!(
+                "Where its bytes matter or the load is high: DROP VIEW {}; make the column json; then `outboxd migrate`, which makes the \
+                 view anew",
+                outbox.view
+            ),
         ),
     };
     vec![Finding::ok(Name::Columns, "every column is there, of a type that can be passed on"), payload]

@@ -60,6 +60,7 @@ fn outbox() -> Outbox {
     let (address, system) = ("127.0.0.1:5432/shop".to_owned(), "1".to_owned());
     Outbox {
         table: "public.outbox".into(),
+        view: "\"public\".\"outbox_pending\"".into(),
         schema: Ok(()),
         fit: Ok(Fit { payload_is_jsonb: false, allows_cursor: true }),
         rights: Ok(vec![Right { what: "SELECT on outbox".into(), had: true }]),

@@ -252,9 +252,14 @@ fn sick_table(postgres: &Postgres) -> Checked {
         assert_eq!(checked.verdict(promise), verdict, "{promise}: {}", checked.shown());
     }
     let told = checked.json.to_string();
-    for evidence in
-        ["prepared transaction forgotten", ": swallower", ": nothing", "CACHE 50", "20 rows were inserted and 20 deleted"]
-    {
+    for evidence in [
+        "DROP VIEW \\\"public\\\".\\\"outbox_pending\\\"",
+        "prepared transaction forgotten",
+        ": swallower",
+        ": nothing",
+        "CACHE 50",
+        "20 rows were inserted and 20 deleted",
+    ] {
         assert!(told.contains(evidence), "{evidence}: {}", checked.shown());
     }
     postgres.sql(&stage.database, "ROLLBACK PREPARED 'forgotten'");

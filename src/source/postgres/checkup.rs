@@ -67,6 +67,8 @@ pub struct Fit {
 pub struct Outbox {
     /// Schema and table.
     pub table: String,
+    /// The view of what is not published, as it stands in a statement.
+    pub view: String,
     /// Whether the schema is of a version that this binary works with.
     pub schema: Result<(), Fault>,
     /// Whether the columns can be relayed. Nothing is said of the order here.
@@ -122,6 +124,7 @@ impl Postgres {
         };
         Outbox {
             table: names.shown(),
+            view: names.sql("{pending}").text().to_owned(),
             schema: schema::check(link, names, &self.settings).await,
             rights: match known {
                 Some(table) => rights(link, names, table).await,
