@@ -339,6 +339,7 @@ impl Fault {
             Self::Unavailable { .. } if self.is_rejection() => {
                 "Look into the database's log for what refuses it: a foreign key, a trigger, a constraint.".into()
             }
+            Self::Unavailable { code: "out_of_order", .. } => "Do two rows share a number? Ask `outboxd check`.".into(),
             Self::Unavailable { dependency: Dependency::Database, .. } => "Is the database up, and database.url right?".into(),
             Self::InDoubt { cause: Cause::MarkCount, .. } => {
                 "Nothing, unless it repeats: then look for a trigger or a policy that keeps rows from being marked.".into()

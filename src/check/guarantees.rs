@@ -134,11 +134,12 @@ const ORDER_PER_KEY: [(Name, Harm); 10] = [
     (Name::TopicPartitions, Endangers),
 ];
 
-const NO_LOSS: [(Name, Harm); 21] = [
+const NO_LOSS: [(Name, Harm); 22] = [
     (Name::Fsync, Breaks),
     (Name::FullPageWrites, Endangers),
     (Name::SynchronousCommit, Endangers),
     (Name::TableLogged, Breaks),
+    (Name::UniqueNumbers, Endangers),
     (Name::RowSecurity, Graded),
     (Name::Triggers, Endangers),
     (Name::Rules, Endangers),

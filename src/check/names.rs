@@ -104,6 +104,8 @@ names! {
         Rules = "rules",
         /// The index that the relay reads by.
         UnsentIndex = "unsent-index",
+        /// Whether the table keeps two rows from having one number.
+        UniqueNumbers = "unique-numbers",
         /// Whether dead rows go.
         Autovacuum = "autovacuum",
         /// A service that deletes its rows before anybody can see them.

@@ -2,7 +2,7 @@
 
 use super::{Finding, Name, listed};
 use crate::config::{Config, Mark, Order, Retention};
-use crate::source::postgres::{Activity, Index, Obstacle, Outbox, Policy, Sequence, ServerFacts, Shape};
+use crate::source::postgres::{Activity, Covers, Index, Obstacle, Outbox, Policy, Sequence, ServerFacts, Shape};
 
 /// So many inserts must have been counted before anything is concluded from them.
 const ENOUGH_ROWS: i64 = 10;
@@ -53,7 +53,8 @@ fn shape_findings(config: &Config, outbox: &Outbox, shape: &Shape, server: &Serv
         row_security(config, shape.policies.as_deref()),
         obstacles(config, Name::Triggers, "triggers", &shape.triggers),
         obstacles(config, Name::Rules, "rules", &shape.rules),
-        index(&shape.indexes),
+        index(config, shape),
+        unique(shape),
         autovacuum(shape, server),
     ]
 }
@@ -183,25 +184,40 @@ fn obstacles(config: &Config, name: Name, what: &str, found: &[Obstacle]) -> Fin
     )
 }
 
-fn index(indexes: &[Index]) -> Finding {
-    let serves = |index: &&Index| match &index.condition {
-        None => true,
-        Some(condition) => condition.contains("IS NULL") && !condition.contains(" AND "),
-    };
-    let (valid, invalid): (Vec<&Index>, Vec<&Index>) = indexes.iter().filter(serves).partition(|index| index.valid);
-    let remedy = "Build one, CONCURRENTLY, on (seq) WHERE sent_at IS NULL";
-    if let Some(partial) = valid.iter().find(|index| index.condition.is_some()) {
-        return Finding::ok(Name::UnsentIndex, format!("unsent rows are found by {}", partial.name));
+/// With rows deleted at once, all rows are unsent: every index that begins with the number serves.
+fn index(config: &Config, shape: &Shape) -> Finding {
+    let deletes = config.outbox.mark == Mark::Delete;
+    let serves = |index: &&Index| index.covers == Covers::Unsent || deletes && index.covers == Covers::All;
+    let (valid, invalid): (Vec<&Index>, Vec<&Index>) = shape.indexes.iter().filter(serves).partition(|index| index.valid);
+    if let Some(index) = valid.first() {
+        return Finding::ok(Name::UnsentIndex, format!("unsent rows are found by {}", index.name));
     }
     if let Some(broken) = invalid.first() {
         let found = format!("{} is not valid: it was not built to its end", broken.name);
         return Finding::warning(Name::UnsentIndex, found, "Drop it, and build it anew, CONCURRENTLY");
     }
-    let found = match valid.first() {
-        Some(_) => "no index holds the unsent rows alone: each fetch in full form walks over all that was sent",
-        None => "no index begins with seq: each fetch reads the whole table",
+    let walks = shape.indexes.iter().any(|index| index.valid && index.covers == Covers::All);
+    let found = match walks {
+        true => "no index holds the unsent rows alone: each fetch in full form walks over all that was sent",
+        false => "no index over the unsent rows begins with seq: each fetch reads the whole table",
     };
-    Finding::warning(Name::UnsentIndex, found, remedy)
+    let create = shape.create_unsent.as_ref().filter(|_| !deletes).unwrap_or(&shape.create_unique);
+    Finding::warning(Name::UnsentIndex, found, format!("Build one: {create}"))
+}
+
+/// Two rows with one number cannot be told apart by it, and the fetch refuses what is not in order.
+fn unique(shape: &Shape) -> Finding {
+    if let Some(index) = shape.indexes.iter().find(|index| index.keeps_numbers_apart()) {
+        return Finding::ok(Name::UniqueNumbers, format!("{} says that each number occurs once", index.name));
+    }
+    if shape.kind == "p" {
+        return Finding::ok(Name::UniqueNumbers, "a partitioned table cannot say so: it rests on the sequence");
+    }
+    Finding::warning(
+        Name::UniqueNumbers,
+        "nothing says that each number occurs once: two rows with one number stop the relay (OBX201, out_of_order)",
+        format!("Build an index that does: {}", shape.create_unique),
+    )
 }
 
 fn autovacuum(shape: &Shape, server: &ServerFacts) -> Finding {

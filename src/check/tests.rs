@@ -14,8 +14,8 @@ use crate::journal::DatabaseIdentity;
 use crate::sink::kafka::{Operation, TopicFacts, TopicState};
 use crate::source::Pin;
 use crate::source::postgres::{
-    Acceptance, Activity, Aside, Fit, Index, Obstacle, OpenWriter, Outbox, Policy, Right, Row, Sequence, ServerFacts, Shape,
-    TopicInUse,
+    Acceptance, Activity, Aside, Covers, Fit, Index, Obstacle, OpenWriter, Outbox, Policy, Right, Row, Sequence, ServerFacts,
+    Shape, TopicInUse,
 };
 use cases::{DATABASE, KAFKA, Plant, REFUSED, UNREACHABLE, WARNING, obstacle};
 
@@ -40,6 +40,11 @@ fn server() -> ServerFacts {
     }
 }
 
+/// A sound one; unique where it is that of a primary key.
+fn index(name: &str, covers: Covers) -> Index {
+    Index { name: name.into(), valid: true, unique: covers == Covers::All, covers }
+}
+
 fn shape() -> Shape {
     Shape {
         kind: "r".into(),
@@ -52,7 +57,9 @@ fn shape() -> Shape {
         triggers: Vec::new(),
         rules: Vec::new(),
         policies: None,
-        indexes: vec![Index { name: "outbox_unsent".into(), valid: true, condition: Some("(sent_at IS NULL)".into()) }],
+        indexes: vec![index("outbox_pkey", Covers::All), index("outbox_unsent", Covers::Unsent)],
+        create_unique: "CREATE UNIQUE INDEX;".into(),
+        create_unsent: Some("CREATE INDEX;".into()),
     }
 }
 

@@ -24,6 +24,7 @@ mod desk;
 mod failure;
 mod fetch;
 mod identities;
+mod indexes;
 mod insert;
 mod lease;
 mod mark;
@@ -43,10 +44,11 @@ mod view;
 
 pub use advice::Advice;
 pub use checkup::{
-    Activity, Aside, Checkup, Fit, Index, Obstacle, Outbox, Policy, Right, Row, Sequence, Server as ServerFacts, Shape, TopicInUse,
+    Activity, Aside, Checkup, Fit, Obstacle, Outbox, Policy, Right, Row, Sequence, Server as ServerFacts, Shape, TopicInUse,
 };
 pub use desk::{Figures, OpenWriter};
 pub use fetch::PostgresReader;
+pub use indexes::{Covers, Index};
 pub use insert::{Insert, Inserted};
 pub use mark::PostgresMarker;
 pub use migration::{Migration, Step};

@@ -70,9 +70,27 @@ pub(super) const DATABASE: &[(Plant, &[(Name, State)])] = &[
         },
         &[],
     ),
-    (|w| w.shape().indexes.clear(), &[(Name::UnsentIndex, WARNING)]),
-    (|w| w.shape().indexes[0].valid = false, &[(Name::UnsentIndex, WARNING)]),
-    (|w| w.shape().indexes[0].condition = None, &[(Name::UnsentIndex, WARNING)]),
+    (|w| w.shape().indexes.clear(), &[(Name::UnsentIndex, WARNING), (Name::UniqueNumbers, WARNING)]),
+    (|w| w.shape().indexes[1].valid = false, &[(Name::UnsentIndex, WARNING)]),
+    (|w| w.shape().indexes[1].covers = Covers::Others, &[(Name::UnsentIndex, WARNING)]),
+    (|w| w.shape().indexes.truncate(1), &[(Name::UnsentIndex, WARNING)]),
+    (|w| w.shape().indexes[0].unique = false, &[(Name::UniqueNumbers, WARNING)]),
+    (|w| w.shape().indexes[0].valid = false, &[(Name::UniqueNumbers, WARNING)]),
+    (|w| w.shape().indexes[0].covers = Covers::Others, &[(Name::UniqueNumbers, WARNING)]),
+    (
+        |w| {
+            w.config.outbox.mark = Mark::Delete;
+            w.shape().indexes.truncate(1);
+        },
+        &[],
+    ),
+    (
+        |w| {
+            w.shape().kind = "p".into();
+            w.shape().indexes[0].unique = false;
+        },
+        &[],
+    ),
     (
         |w| w.outbox.activity = Ok(Activity { inserted: 50, updated: 0, deleted: 50, seconds: None, applied: 0 }),
         &[(Name::InsertAndDelete, WARNING)],

@@ -1,22 +1,13 @@
 //! What would do a table of one's own good. `migrate` prints it and never runs it: the table is not ours to alter.
 
-use super::connection::{Work, statement};
+use super::connection::Work;
+use super::indexes::{self, Covers, Index};
 use super::names::Names;
 use super::settings::Settings;
-use super::table::{self, Table, get};
+use super::table::{self, Table};
 use super::{Postgres, migration};
 use crate::config::{Column, Mark};
 use crate::fault::Fault;
-
-/// Whether a valid index begins with `seq` over the whole table, each number once; and whether one does over the unsent rows alone.
-const INDEXES: &str = "SELECT coalesce(bool_or(i.indisunique AND i.indpred IS NULL), false), \
-    coalesce(bool_or(pg_get_expr(i.indpred, i.indrelid) = '(' || quote_ident($3) || ' IS NULL)'), false) \
-    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam \
-    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-    WHERE i.indrelid = $1 AND i.indisvalid AND m.amname = 'btree' AND a.attname = $2";
-
-const UNIQUE: &str = "CREATE UNIQUE INDEX {concurrently}ON {outbox} ({seq_column});";
-const UNSENT: &str = "CREATE INDEX {concurrently}{unsent_index} ON {outbox} ({seq_column}) WHERE {sent_at_column} IS NULL;";
 
 /// Something to know about a table of one's own, or to do for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +29,7 @@ impl Postgres {
             let table = table::look_up(&mut work, &place.names, &self.settings).await?;
             advice.extend(form(&place.names, &table));
             advice.extend(history(&place.names, &self.settings));
-            advice.extend(indexes(&mut work, &place.names, &table, &self.settings).await?);
+            advice.extend(missing_indexes(&mut work, &place.names, &table, &self.settings).await?);
         }
         work.commit().await?;
         Ok(advice)
@@ -78,25 +69,17 @@ fn history(names: &Names, settings: &Settings) -> Option<Advice> {
     Some(Advice { why, sql: None })
 }
 
-async fn indexes(work: &mut Work<'_>, names: &Names, table: &Table, settings: &Settings) -> Result<Vec<Advice>, Fault> {
-    let name = |column| names.columns.of(column).map(str::to_owned);
-    let query = statement(&names.sql(INDEXES)).bind(table.oid).bind(name(Column::Seq)).bind(name(Column::SentAt));
-    let (unique, unsent): (bool, bool) = match work.row(query).await? {
-        Some(row) => (get(&row, 0, "unique")?, get(&row, 1, "unsent")?),
-        None => (false, false),
-    };
-    let concurrently = if table.partitioned { "" } else { "CONCURRENTLY " };
-    let create = |why: &str, template: &str| {
-        let sql = names.sql_with(template, &[("concurrently", concurrently)]).text().to_owned();
-        Advice { why: why.into(), sql: Some(sql) }
-    };
-    let mut advice = Vec::new();
+async fn missing_indexes(work: &mut Work<'_>, names: &Names, table: &Table, settings: &Settings) -> Result<Vec<Advice>, Fault> {
+    let there = indexes::look_up(work, table.oid, names).await?;
+    let advice = |why: &str, sql: String| Advice { why: why.into(), sql: Some(sql) };
+    let mut missing = Vec::new();
     // a partitioned table can have such an index only over the columns that it is parted by
-    if !unique && !table.partitioned {
-        advice.push(create("each row is found by its number, which must occur once", UNIQUE));
+    if !there.iter().any(Index::keeps_numbers_apart) && !table.partitioned {
+        let sql = indexes::create_unique(names, table.partitioned);
+        missing.push(advice("each row is found by its number, which must occur once", sql));
     }
-    if !unsent && settings.outbox.mark == Mark::Row {
-        advice.push(create("unsent rows are found without reading those that are sent", UNSENT));
-    }
-    Ok(advice)
+    let unsent = there.iter().any(|index| index.valid && index.covers == Covers::Unsent);
+    let create = indexes::create_unsent(names, table.partitioned).filter(|_| !unsent && settings.outbox.mark == Mark::Row);
+    missing.extend(create.map(|sql| advice("unsent rows are found without reading those that are sent", sql)));
+    Ok(missing)
 }

@@ -6,7 +6,7 @@
 mod catalog;
 mod standing;
 
-pub use catalog::{Activity, Index, Obstacle, Policy, Sequence, Shape};
+pub use catalog::{Activity, Obstacle, Policy, Sequence, Shape};
 pub use standing::{Aside, Row, TopicInUse};
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -38,7 +38,7 @@ impl Rows {
             Pushed::Kept => {}
             Pushed::Refused => return Ok(()),
             Pushed::OutOfOrder => {
-                return Err(Fault::database("out_of_order", format!("row {} came after a later one", event.seq)));
+                return Err(Fault::database("out_of_order", format!("row {} came twice, or after a later one", event.seq)));
             }
         }
         let size = i32::from_be_bytes(fixed(row, 9, "size")?);

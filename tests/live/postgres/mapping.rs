@@ -5,7 +5,7 @@ use outboxd::event::{EventId, Fingerprint};
 use outboxd::fault::Fault;
 use outboxd::park::{Ailing, Done, SetAside, Unfit};
 use outboxd::sink::forged;
-use outboxd::source::postgres::{Chosen, Decision, Insert};
+use outboxd::source::postgres::{Chosen, Covers, Decision, Insert};
 use outboxd::source::{Marker, Reader};
 use uuid::Uuid;
 
@@ -108,6 +108,34 @@ async fn a_sequence_in_another_schema_asks_for_a_right_on_that() {
     sqlx::Executor::execute(&mut writer, sqlx::raw_sql(world.fill(ROWS))).await.expect("also for the service");
     let (mut reader, _) = source::relaying(&world, 1).await;
     assert_eq!(source::seqs(&reader.fetch(&source::full()).await.expect("fetched")), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn two_rows_of_one_number_are_told_with_the_index_that_keeps_them_apart() {
+    let world = texts().await;
+    // none of these says that a number occurs once, or holds the unsent rows
+    world
+        .sql(
+            "ALTER TABLE {outbox} DROP CONSTRAINT events_pkey; CREATE INDEX block ON {outbox} USING brin (seq); \
+             CREATE UNIQUE INDEX pair ON {outbox} (seq, event_id); CREATE UNIQUE INDEX part ON {outbox} (seq) WHERE body IS NULL",
+        )
+        .await;
+    world.sql(ROWS).await;
+    world.sql("UPDATE {outbox} SET seq = 1 WHERE seq = 3").await;
+    let (mut reader, _) = source::relaying(&world, 1).await;
+    match reader.fetch(&source::full()).await.map(drop) {
+        Err(fault @ Fault::Unavailable { code: "out_of_order", .. }) => {
+            assert!(fault.remedy().contains("two rows share a number"), "{}", fault.remedy());
+        }
+        other => panic!("expected rows out of order, got {other:?}"),
+    }
+    let shape = administrator(&world.settings).checkup().await.expect("asked").outbox.expect("a table").shape.expect("a shape");
+    let found: Vec<_> = shape.indexes.iter().map(|index| (index.name.as_str(), index.unique, index.covers)).collect();
+    assert_eq!(found, [("pair", false, Covers::All), ("part", true, Covers::Others)]);
+    world.sql("UPDATE {outbox} SET seq = 3 WHERE event_id = 'é-3'").await;
+    world.sql(&shape.create_unique.replace("CONCURRENTLY ", "")).await;
+    let shape = administrator(&world.settings).checkup().await.expect("asked").outbox.expect("a table").shape.expect("a shape");
+    assert_eq!(shape.indexes.iter().filter(|index| index.keeps_numbers_apart()).count(), 1);
 }
 
 #[tokio::test]

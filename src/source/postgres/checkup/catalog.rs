@@ -7,6 +7,7 @@ use super::{all, ask, one};
 use crate::config::Column;
 use crate::fault::Fault;
 use crate::source::postgres::connection::Link;
+use crate::source::postgres::indexes::{self, Index};
 use crate::source::postgres::names::Names;
 use crate::source::postgres::table::get;
 
@@ -38,11 +39,6 @@ const RULES: &str = "SELECT rulename::text, ev_type IN ('1', '2'), ev_type = '4'
 const POLICIES: &str = "SELECT polname::text, polcmd::text, polpermissive, coalesce(pg_get_expr(polqual, polrelid), 'true') = 'true' \
     FROM pg_policy WHERE polrelid = $1 AND polcmd <> 'a' AND (0::oid = ANY (polroles) \
         OR EXISTS (SELECT FROM unnest(polroles) r WHERE r <> 0 AND pg_has_role(current_user, r, 'USAGE'))) ORDER BY 1";
-
-/// Indexes that begin with the number, with their condition.
-const INDEXES: &str = "SELECT c.relname::text, i.indisvalid AND i.indisready, pg_get_expr(i.indpred, i.indrelid) FROM pg_index i \
-    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-    WHERE i.indrelid = $1 AND a.attname = $2 ORDER BY 1";
 
 /// Since when the counters count: the last reset, but not before the outbox was made.
 const ACTIVITY: &str = "SELECT coalesce(sum(t.n_tup_ins), 0)::int8, coalesce(sum(t.n_tup_upd), 0)::int8, \
@@ -89,17 +85,6 @@ pub struct Policy {
     pub lets_all: bool,
 }
 
-/// An index that begins with the number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Index {
-    /// Its name.
-    pub name: String,
-    /// Whether it can be used.
-    pub valid: bool,
-    /// Its condition, as the server prints it.
-    pub condition: Option<String>,
-}
-
 /// How the table is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -125,6 +110,10 @@ pub struct Shape {
     pub policies: Option<Vec<Policy>>,
     /// Indexes that begin with the number.
     pub indexes: Vec<Index>,
+    /// The statement for an index that says that each number occurs once.
+    pub create_unique: String,
+    /// The statement for an index over the unsent rows; nothing where no column tells them apart.
+    pub create_unsent: Option<String>,
 }
 
 /// What was done to the table, as the server's statistics have it.
@@ -152,8 +141,11 @@ pub(super) async fn shape(link: &mut Link, names: &Names) -> Result<Shape, Fault
     let triggers = all(link, ask(&names.sql(TRIGGERS)).bind(oid).bind(column(names, Column::SentAt))).await?;
     let rules = all(link, ask(&names.sql(RULES)).bind(oid)).await?;
     let policies = if get(&row, 4, "row_security")? { Some(policies(link, names, oid).await?) } else { None };
+    let kind: String = get(&row, 1, "relkind")?;
     Ok(Shape {
-        kind: get(&row, 1, "relkind")?,
+        create_unique: indexes::create_unique(names, kind == "p"),
+        create_unsent: indexes::create_unsent(names, kind == "p"),
+        kind,
         logged: get::<String>(&row, 2, "relpersistence")? == "p",
         inherits: get(&row, 3, "inherits")?,
         subscribed: get(&row, 5, "subscribed")?,
@@ -187,11 +179,10 @@ fn column(names: &Names, column: Column) -> Option<String> {
 }
 
 async fn indexes(link: &mut Link, names: &Names, oid: Oid) -> Result<Vec<Index>, Fault> {
-    let rows = all(link, ask(&names.sql(INDEXES)).bind(oid).bind(column(names, Column::Seq))).await?;
-    let index = |row: &PgRow| {
-        Ok(Index { name: get(row, 0, "relname")?, valid: get(row, 1, "indisvalid")?, condition: get(row, 2, "indpred")? })
-    };
-    rows.iter().map(index).collect()
+    let mut work = link.begin().await?;
+    let indexes = indexes::look_up(&mut work, oid, names).await?;
+    work.commit().await?;
+    Ok(indexes)
 }
 
 pub(super) async fn activity(link: &mut Link, names: &Names, name: &str) -> Result<Activity, Fault> {
