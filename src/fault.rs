@@ -347,7 +347,7 @@ impl Fault {
             Self::Unavailable { dependency: Dependency::Kafka, code, .. } => kafka_remedy(code).into(),
             Self::InDoubt { .. } => "Nothing: the journal tells what happened.".into(),
             Self::Fenced { .. } => "Nothing, unless it repeats: then look for a second relay of this name without a lease.".into(),
-            Self::Poison(_) => "Look at it with `outboxd parked show`; correct the cause and retry it, or discard it.".into(),
+            Self::Poison(_) => "Look at it with `outboxd parked list`; correct the cause and retry it, or discard it.".into(),
             Self::Topic(Ailing { code, .. }) => kafka_remedy(code).into(),
             Self::Unsafe(halt) => halt.code.remedy().into(),
             Self::Misconfigured { remedy, .. } | Self::Missing { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
@@ -361,8 +361,8 @@ impl Fault {
 fn kafka_remedy(code: &str) -> &'static str {
     match code {
         "topic_missing" => "Create the topic; outboxd goes on by itself.",
-        "topic_recreated" => "If its consumers are ready for a topic that begins anew, accept it with `outboxd repin`.",
-        "topic_shrunk" => "Bring the topic back with at least the partitions it had; or accept fewer with `outboxd repin`.",
+        "topic_recreated" => "If its consumers are ready for a topic that begins anew: `outboxd repin TOPIC --reason …`.",
+        "topic_shrunk" => "Bring it back with at least the partitions it had; or accept fewer: `outboxd repin TOPIC --reason …`.",
         "journal_missing" => "Run `outboxd migrate`.",
         "not_authorised" => "Grant the relay's user what is named; outboxd goes on by itself.",
         AUTHENTICATION | "tls" => "Correct kafka.security, user, password or certificates.",

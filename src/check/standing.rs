@@ -149,11 +149,28 @@ fn aside(aside: &Result<Aside, Fault>) -> [Finding; 2] {
         [] => Finding::ok(Name::Held, "no topic is held"),
         held => Finding::warning(
             Name::Held,
-            format!("these topics cannot be published to: {}", listed(held)),
-            "Create them or grant what is named in the log; the relay goes on by itself",
+            format!(
+                "these topics cannot be published to: {}",
+                listed(held.iter().map(|(topic, code)| format!("{topic} ({code})")))
+            ),
+            release(held),
         ),
     };
     [parked, held]
+}
+
+/// How held topics come back: one that is another topic by now only when a person accepts it, or brings the old one back.
+fn release(held: &[(String, String)]) -> String {
+    let is_another = |code: &str| ["topic_recreated", "topic_shrunk"].contains(&code);
+    let accept = held.iter().filter(|(_, code)| is_another(code)).map(|(topic, _)| format!("`outboxd repin {topic} --reason …`"));
+    let accept: Vec<String> = accept.collect();
+    let accept_them = format!("When consumers are ready for the topic as it is now: {}", accept.join(", "));
+    let mend = "Create them or grant what is named in the log; the relay goes on by itself";
+    match (accept.len(), held.len() - accept.len()) {
+        (0, _) => mend.into(),
+        (_, 0) => accept_them,
+        (_, _) => format!("{accept_them}. The others: {}", mend.to_lowercase()),
+    }
 }
 
 /// A prepared transaction waits for a person. The age of somebody else's transaction is hidden from most roles.

@@ -335,6 +335,25 @@ fn topics_that_are_left_out_are_told() {
 }
 
 #[test]
+fn a_held_topic_is_accepted_only_where_it_is_another_one() {
+    let remedy = |held: &[(&str, &str)]| {
+        let mut world = World::sound();
+        let held = held.iter().map(|(topic, code)| ((*topic).to_owned(), (*code).to_owned())).collect();
+        world.outbox.aside = Ok(Aside { parked: 0, held });
+        let report = world.report();
+        report.findings.into_iter().find(|finding| finding.name == Name::Held).and_then(|finding| finding.remedy).expect("one")
+    };
+    let (gone, anew, less) = (("a", "topic_missing"), ("b", "topic_recreated"), ("c", "topic_shrunk"));
+    assert!(remedy(&[gone]).starts_with("Create") && !remedy(&[gone]).contains("repin"));
+    assert!(
+        remedy(&[anew, less]).ends_with("`outboxd repin b --reason …`, `outboxd repin c --reason …`"),
+        "{}",
+        remedy(&[anew, less])
+    );
+    assert!(remedy(&[gone, anew]).contains("`outboxd repin b --reason …`. The others: create"), "{}", remedy(&[gone, anew]));
+}
+
+#[test]
 fn commands_are_told_the_topic_of_the_rows() {
     let remedy = |partitions: Option<i32>| {
         let mut world = World::sound();
@@ -351,7 +370,7 @@ fn commands_are_told_the_topic_of_the_rows() {
     };
     assert_eq!(remedy(None), "Create it: outboxd migrate --topics orders:PARTITIONS");
     for partitions in [2, 4] {
-        assert!(remedy(Some(partitions)).contains("outboxd repin orders --reason WHY"), "{}", remedy(Some(partitions)));
+        assert!(remedy(Some(partitions)).contains("outboxd repin orders --reason …"), "{}", remedy(Some(partitions)));
     }
 }
 

@@ -136,12 +136,12 @@ fn partitions(wanted: &Wanted, state: &TopicState) -> Finding {
         Some(pinned) if now < pinned => Finding::failed(
             Name::TopicPartitions,
             format!("{now}, and {pinned} are pinned: it is not the topic that was published to"),
-            format!("Bring it back with its partitions, or accept it: outboxd repin {} --reason WHY", wanted.topic),
+            format!("Bring it back with its partitions, or accept it: outboxd repin {} --reason …", wanted.topic),
         ),
         Some(pinned) => Finding::warning(
             Name::TopicPartitions,
             format!("{now}, and {pinned} are pinned: only those are used"),
-            format!("Accept the larger count: outboxd repin {} --reason WHY; keys move to other partitions then", wanted.topic),
+            format!("Accept the larger count: outboxd repin {} --reason …; keys move to other partitions then", wanted.topic),
         ),
     }
 }
@@ -152,7 +152,7 @@ fn identity(wanted: &Wanted, state: &TopicState) -> Finding {
         (Some(then), Some(now)) if then != now => Finding::failed(
             Name::TopicIdentity,
             format!("it was deleted and made anew: its id is {now}, it was published to as {then}; its events wait"),
-            format!("Let its consumers begin at its start, then accept it: outboxd repin {} --reason WHY", wanted.topic),
+            format!("Let its consumers begin at its start, then accept it: outboxd repin {} --reason …", wanted.topic),
         ),
         (Some(_), Some(_)) => Finding::ok(Name::TopicIdentity, "it is the one that was published to"),
         (None, _) => Finding::ok(Name::TopicIdentity, "its id is pinned with the next event"),
@@ -170,7 +170,7 @@ fn complete(wanted: &Wanted) -> Finding {
             format!("{obx}: {name}: {evidence}"),
             format!(
                 "Look for an unclean leader election or a restored disk, have the lost events sent again, then end the alarm: \
-                 outboxd repin {} --reason WHY",
+                 outboxd repin {} --reason …",
                 wanted.topic
             ),
         ),

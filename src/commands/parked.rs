@@ -107,7 +107,7 @@ fn as_text(events: &[ParkedEvent], all: u64) -> String {
     if rest > 0 {
         text += &format!("and {rest} more: choose with --code or --topic\n");
     }
-    text + "Correct the cause, then `outboxd parked retry`; or `outboxd parked discard --reason …`.\n"
+    text + "Correct the cause, then `outboxd parked retry --all`; or `outboxd parked discard --all --reason …`; or choose by ID.\n"
 }
 
 fn counted(count: u64) -> String {

@@ -73,21 +73,21 @@ impl HaltCode {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::ForeignJournal => {
-                "give this outbox another outbox.name; or take the other one's journal over with `outboxd adopt --journal UUID`"
+                "give this outbox another outbox.name; or take the other one's journal over with `outboxd adopt --journal UUID --reason …`"
             }
-            Self::MovedDatabase => "if this is a copy, give it another outbox.name; if it has moved, `outboxd adopt --database`",
+            Self::MovedDatabase => "if this is a copy, give it another outbox.name; if it has moved, `outboxd adopt --database --reason …`",
             Self::OldPrimary => "point the relay at the primary: a later one has published already",
             Self::TwoDatabases => {
-                "stop the relay of one of the two databases, then `outboxd adopt --journal` in the one that stays"
+                "stop the relay of one of the two databases, then `outboxd adopt --journal --reason …` in the one that stays"
             }
             Self::JournalWindow => {
-                "restore a younger copy of the database; or `outboxd adopt --journal`, which prints what may come twice"
+                "restore a younger copy of the database; or `outboxd adopt --journal --reason …`, which prints what may come twice"
             }
             Self::KafkaBehind => {
-                "bring the journal topic back as it was; or `outboxd adopt --journal`, which prints what may come twice"
+                "bring the journal topic back as it was; or `outboxd adopt --journal --reason …`, which prints what may come twice"
             }
             Self::JournalBlocked => {
-                "if it is our own, first `outboxd adopt --journal`; then end it with the broker's kafka-transactions tool"
+                "if it is our own, first `outboxd adopt --journal --reason …`; then end it with the broker's kafka-transactions tool"
             }
             Self::JournalVersion => "run the newer outboxd that wrote this record",
             Self::MarkRefused => "look for a row security policy or a trigger that keeps the relay from updating the table",
@@ -127,7 +127,7 @@ pub struct Alarm {
 pub const EVENTS_TRUNCATED: Alarm = Alarm {
     name: "events-truncated",
     obx: "OBX306",
-    remedy: "look for an unclean leader election or a restored disk; have the lost events sent again; then `outboxd repin` the topic",
+    remedy: "look for an unclean leader election or a restored disk; have the lost events sent again; then `outboxd repin TOPIC --reason …` the topic",
 };
 
 #[cfg(test)]

@@ -107,7 +107,10 @@ pub(super) const DATABASE: &[(Plant, &[(Name, State)])] = &[
     (|w| w.row().halted = Some(("old-primary".into(), "timeline".into())), &[(Name::Halted, FAILED)]),
     (|w| w.row().paused = Some(("anna".into(), "moving".into())), &[(Name::Paused, WARNING)]),
     (|w| w.outbox.acceptance.as_mut().expect("known").systems.clear(), &[(Name::Identity, FAILED)]),
-    (|w| w.outbox.aside = Ok(Aside { parked: 2, held: vec!["gone".into()] }), &[(Name::Parked, WARNING), (Name::Held, WARNING)]),
+    (
+        |w| w.outbox.aside = Ok(Aside { parked: 2, held: vec![("gone".into(), "topic_missing".into())] }),
+        &[(Name::Parked, WARNING), (Name::Held, WARNING)],
+    ),
 ];
 
 pub(super) const KAFKA: &[(Plant, &[(Name, State)])] = &[

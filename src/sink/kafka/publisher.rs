@@ -225,8 +225,9 @@ fn still_the_same(topic: &str, partitions: i32, id: Option<&str>, pinned: &Pin) 
     if let (Some(now), Some(then)) = (id, pinned.id.as_deref())
         && now != then
     {
-        let detail =
-            format!("it was made anew: it has the id {now}, it was published to as {then}; accept it with: outboxd repin {topic}");
+        let detail = format!(
+            "it was made anew: it has the id {now}, it was published to as {then}; accept it: outboxd repin {topic} --reason …"
+        );
         return another("topic_recreated", detail);
     }
     if partitions < pinned.partitions {

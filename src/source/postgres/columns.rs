@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::postgres::types::Oid;
 
 use super::connection::{Work, statement};
-use super::names::Names;
+use super::names::{Names, quoted};
 use super::table::get;
 use crate::config::Column;
 use crate::fault::Fault;
@@ -266,7 +266,11 @@ fn check(column: Column, name: &str, found: Option<&Found>, names: &Names) -> Re
         ),
         Some(found) if !found.not_null && matches!(column, Column::Seq | Column::Id) => (
             format!("column {name} of {table} can be NULL, which is no {ours}"),
-            format!("Give every row one, then ALTER COLUMN {name} SET NOT NULL"),
+            format!(
+                "Give every row one, then ALTER TABLE {} ALTER COLUMN {} SET NOT NULL",
+                names.in_schema(&names.table),
+                quoted(name)
+            ),
         ),
         Some(_) => return Ok(()),
     };

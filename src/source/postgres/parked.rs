@@ -35,14 +35,15 @@ const NEW_CLAIM: &str = "UPDATE {state} SET claim = $2 WHERE name = $1";
 const FORGET: &str = "DELETE FROM {parked} p WHERE p.name = $1 AND NOT EXISTS \
     (SELECT FROM {outbox} o WHERE {seq} = p.seq AND ({id}::text = p.id) IS TRUE AND {sent_at} IS NULL)";
 const RETRY: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), audited AS ({audit_each} RETURNING 1) \
-    SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM audited)";
+    SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM audited), NULL::text[]";
 /// Row security and triggers can keep a row from being marked, without an error: then it would be published after all.
 const DISCARD: &str = "WITH chosen AS (DELETE FROM {parked} p WHERE {chosen} RETURNING p.*), marked AS ({mark}), \
-    audited AS ({audit_each} RETURNING 1) SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FILTER (WHERE is_marked) FROM marked)";
+    audited AS ({audit_each} RETURNING 1) SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FILTER (WHERE is_marked) FROM marked), \
+    ARRAY(SELECT c.id FROM chosen c WHERE c.seq NOT IN (SELECT seq FROM marked WHERE is_marked) ORDER BY c.seq LIMIT 5)";
 const MARK: &str = "UPDATE {outbox} o SET {sent_at_column} = {now} FROM chosen p WHERE {seq} = p.seq AND ({is_as_parked}) IS TRUE \
-    RETURNING {sent_at} IS NOT NULL AS is_marked";
+    RETURNING p.seq, {sent_at} IS NOT NULL AS is_marked";
 const DELETE: &str = "DELETE FROM {outbox} o USING chosen p WHERE {seq} = p.seq AND ({is_as_parked}) IS TRUE \
-    RETURNING true AS is_marked";
+    RETURNING p.seq, true AS is_marked";
 const AUDIT_EACH: &str = "INSERT INTO {audit} (name, who, action, reason, detail) SELECT $1, session_user || $5, $6, $7, \
     jsonb_build_object('seq', c.seq, 'id', c.id, 'topic', c.topic, 'code', c.code) FROM chosen c";
 
@@ -139,7 +140,10 @@ impl Postgres {
         let row = work.row(decide).await?.ok_or_else(|| super::failure::unreadable("count"))?;
         let (decided, done): (i64, i64) = (get(&row, 0, "count")?, get(&row, 1, "count")?);
         if decided != done {
-            let detail = format!("marking {} of {decided} rows", decided - done);
+            let first = get::<Option<Vec<String>>>(&row, 2, "ids")?.unwrap_or_default();
+            let named: Vec<String> = first.iter().map(|id| id.escape_debug().to_string()).collect();
+            let more = if first.len() < (decided - done) as usize { ", …" } else { "" };
+            let detail = format!("marking {} of {decided} rows, {}{more}", decided - done, named.join(", "));
             return Err(Fault::Refused { detail, remedy: unmarkable(&table).into() });
         }
         // also for what was only forgotten: the events behind it are free now

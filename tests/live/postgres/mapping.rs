@@ -173,7 +173,10 @@ async fn a_parked_event_is_found_by_its_text_and_changed_it_is_another_one() {
     assert_eq!(world.reasons().await, "parked pending pending");
     world.sql("UPDATE {outbox} SET body = '{}' WHERE seq = 1").await;
     match source.decide(Decision::Discard, &chosen, "", "never mind").await {
-        Err(Fault::Refused { remedy, .. }) => assert!(remedy.contains("changed since it was parked"), "{remedy}"),
+        Err(Fault::Refused { detail, remedy }) => {
+            assert!(remedy.contains("changed since it was parked"), "{remedy}");
+            assert_eq!(detail, "marking 1 of 1 rows, é-1", "it is named");
+        }
         other => panic!("an event that nobody has looked at was discarded: {other:?}"),
     }
     assert_eq!(source.decide(Decision::Retry, &chosen, "", "corrected").await.expect("retried"), 1);
@@ -246,7 +249,7 @@ async fn what_fits_no_event_is_refused_by_column_type_and_remedy() {
         (
             Column::Id,
             "maybe",
-            ["column maybe of", "can be NULL, which is no id. Give every row one, then ALTER COLUMN maybe SET NOT NULL"],
+            ["can be NULL, which is no id. Give every row one, then ALTER TABLE ", "\" ALTER COLUMN \"maybe\" SET NOT NULL"],
         ),
         (Column::Key, "point", ["column point of", "is point, which cannot be passed on as key. key must be text or"]),
         (Column::Seq, "event_id", ["column event_id of", "seq must be bigint or integer or smallint"]),

@@ -11,7 +11,8 @@ use crate::source::postgres::table::get;
 const ROW: &str = "SELECT s.table_name, s.delivery, s.halted_code, s.halted_evidence, s.paused_by, s.paused_reason, \
     CASE WHEN s.lease_until > clock_timestamp() THEN s.lease_instance END, s.pins::text FROM {state} s WHERE s.name = $1";
 const ASIDE: &str = "SELECT (SELECT count(*) FROM {parked} WHERE name = $1), \
-    ARRAY(SELECT topic FROM {held} WHERE name = $1 ORDER BY topic LIMIT 20)";
+    ARRAY(SELECT topic FROM {held} WHERE name = $1 ORDER BY topic LIMIT 20), \
+    ARRAY(SELECT code FROM {held} WHERE name = $1 ORDER BY topic LIMIT 20)";
 const NEIGHBOURS: &str = "SELECT name FROM {state} WHERE name <> $1 ORDER BY name LIMIT 20";
 /// Topics of the first unsent rows, one more than are looked at: a look, not a census.
 const TOPICS: &str = "SELECT topic::text, bool_or(key IS NULL) FROM (SELECT {topic} AS topic, {key} AS key FROM {outbox} o \
@@ -39,8 +40,8 @@ pub struct Row {
 pub struct Aside {
     /// Events.
     pub parked: i64,
-    /// Topics, at most twenty.
-    pub held: Vec<String>,
+    /// Topics and why they are held, at most twenty.
+    pub held: Vec<(String, String)>,
 }
 
 /// A topic that unsent rows name.
@@ -67,7 +68,8 @@ pub(super) async fn row(link: &mut Link, names: &Names, name: &str) -> Result<Op
 
 pub(super) async fn aside(link: &mut Link, names: &Names, name: &str) -> Result<Aside, Fault> {
     let row = one(link, ask(&names.sql(ASIDE)).bind(name)).await?.ok_or_else(|| super::super::failure::unreadable("parked"))?;
-    Ok(Aside { parked: get(&row, 0, "parked")?, held: get(&row, 1, "held")? })
+    let (topics, codes): (Vec<String>, Vec<String>) = (get(&row, 1, "held")?, get(&row, 2, "held")?);
+    Ok(Aside { parked: get(&row, 0, "parked")?, held: topics.into_iter().zip(codes).collect() })
 }
 
 pub(super) async fn neighbours(link: &mut Link, names: &Names, name: &str) -> Result<Vec<String>, Fault> {
