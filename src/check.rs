@@ -20,6 +20,7 @@ use std::fmt;
 
 pub use guarantees::{Guarantee, NOT_LOOKED, Promise, Reason, Verdict};
 pub use names::{Name, Part};
+pub use show::printable;
 pub use topics::{Choice, Wanted, wanted};
 
 use crate::config::{Config, ConfigErrors, Delivery};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{EXIT_DONE, Failure, Format, assembly, operator};
+use crate::check::printable;
 use crate::config::Config;
 use crate::fault::EXIT_NO;
 use crate::source::postgres::{Chosen, Decision, ParkedEvent};
@@ -98,9 +99,10 @@ fn as_text(events: &[ParkedEvent], all: u64) -> String {
         let shown = if all > events.len() as u64 { " shown" } else { "" };
         text += &format!("{}: {}{shown}\n", group[0].code, counted(group.len() as u64));
         for event in group {
-            let key = event.key.as_deref().map_or("no key".into(), |key| format!("key {key}"));
+            let key = event.key.as_deref().map_or("no key".into(), |key| format!("key {}", printable(key)));
             let waiting = if event.waiting > 0 { format!(", {} behind it", event.waiting) } else { String::new() };
-            text += &format!("  {}  seq {}  {}  {key}{waiting}\n      {}\n", event.id, event.seq, event.topic, event.detail);
+            let [id, topic, detail] = [&event.id, &event.topic, &event.detail].map(|text| printable(text));
+            text += &format!("  {id}  seq {}  {topic}  {key}{waiting}\n      {detail}\n", event.seq);
         }
     }
     let rest = all.saturating_sub(events.len() as u64);
@@ -117,13 +119,31 @@ fn counted(count: u64) -> String {
 fn described(event: &ParkedEvent) -> String {
     let age = humantime::format_duration(Duration::from_secs(event.age.as_secs()));
     let lines = [
-        format!("id       {}", event.id),
+        format!("id       {}", printable(&event.id)),
         format!("seq      {}", event.seq),
-        format!("topic    {}", event.topic),
-        format!("key      {}", event.key.as_deref().unwrap_or("-")),
-        format!("reason   {}: {}", event.code, event.detail),
+        format!("topic    {}", printable(&event.topic)),
+        format!("key      {}", event.key.as_deref().map_or("-".into(), printable)),
+        format!("reason   {}: {}", event.code, printable(&event.detail)),
         format!("parked   {age} ago"),
         format!("waiting  {} behind it{}", event.waiting, if event.blocking { "" } else { " (its key does not wait)" }),
     ];
     lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_services_wrote_cannot_move_the_cursor_or_begin_a_line() {
+        let evil = "a\u{1b}[2J\nno such event is parked\u{9b}é".to_owned();
+        let (id, topic, detail) = (evil.clone(), evil.clone(), evil.clone());
+        let (key, code, age) = (Some(evil), "too_large".to_owned(), Duration::ZERO);
+        let event = ParkedEvent { seq: 1, id, topic, key, code, detail, blocking: true, age, waiting: 0 };
+        for (shown, lines) in [(described(&event), 7), (as_text(std::slice::from_ref(&event), 1), 4)] {
+            assert_eq!(shown.lines().count(), lines, "{shown:?}");
+            assert!(!shown.contains(['\u{1b}', '\u{9b}']) && shown.contains("a\\u{1b}[2J\\nno such"), "{shown:?}");
+            assert!(shown.contains('é'), "letters stay: {shown:?}");
+        }
+    }
 }

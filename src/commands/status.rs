@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{EXIT_DONE, Failure, Format, assembly};
+use crate::check::printable;
 use crate::config::Config;
 use crate::fault::{EVENTS_TRUNCATED, Fault};
 use crate::source::postgres::{Figures, OpenWriter, Postgres};
@@ -123,17 +124,17 @@ impl Report {
             lines.push(format!("blocked      {} wait behind these", figures.blocked.min(COUNTED_TO)));
         }
         if let Some((by, reason, age)) = &figures.paused {
-            lines.push(format!("paused       for {} by {by}: {reason}", rounded(*age)));
+            lines.push(format!("paused       for {} by {}: {}", rounded(*age), printable(by), printable(reason)));
         }
         if let Some((code, evidence, age)) = &figures.halted {
-            lines.push(format!("halted       {code} for {}: {evidence}", rounded(*age)));
+            lines.push(format!("halted       {code} for {}: {}", rounded(*age), printable(evidence)));
         }
         if let Some((cause, remedy)) = &figures.refused {
-            lines.push(format!("refused      {UNFIT}: {cause}. {remedy}"));
+            lines.push(format!("refused      {UNFIT}: {}. {remedy}", printable(cause)));
         }
-        lines.extend(
-            self.truncated().map(|(topic, evidence)| format!("alarm        {} of {topic}: {evidence}", EVENTS_TRUNCATED.name)),
-        );
+        lines.extend(self.truncated().map(|(topic, evidence)| {
+            format!("alarm        {} of {}: {}", EVENTS_TRUNCATED.name, printable(topic), printable(evidence))
+        }));
         lines.extend(self.writers.iter().map(|writer| format!("open writer  {}", described(writer))));
         lines.join("\n") + "\n"
     }
@@ -203,6 +204,10 @@ mod tests {
     use crate::source::{Pin, Pins};
 
     fn sentence(change: impl FnOnce(&mut Figures)) -> String {
+        report_of(change).sentence()
+    }
+
+    fn report_of(change: impl FnOnce(&mut Figures)) -> Report {
         let mut figures = Figures {
             outbox: uuid::Uuid::nil(),
             delivery: "exactly_once".into(),
@@ -220,20 +225,29 @@ mod tests {
             pins: Pins::new(),
         };
         change(&mut figures);
-        Report { name: "shop".into(), figures, writers: Vec::new() }.sentence()
+        Report { name: "shop".into(), figures, writers: Vec::new() }
+    }
+
+    #[test]
+    fn a_reason_cannot_move_the_cursor_or_begin_a_line() {
+        let (mut report, before) = (report_of(|_| ()), report_of(|_| ()).text().lines().count());
+        report.figures.paused = Some(("anna\u{1b}[H".into(), "moving\nowner        nobody".into(), Duration::ZERO));
+        let shown = report.text();
+        assert!(!shown.contains('\u{1b}') && shown.contains("moving\\nowner"), "{shown:?}");
+        assert_eq!(shown.lines().count(), before + 1);
     }
 
     #[test]
     fn nothing_waits_only_where_nothing_does() {
         assert_eq!(sentence(|_| ()), "Outbox shop is relayed by one; nothing waits.");
         let truncated = Pin { truncated: Some("orders[0] ends early".into()), ..Pin::of(1) };
-        let troubles: [(fn(&mut Figures), &str); 3] = [
-            (|figures| figures.parked = 2, "parked events: 2"),
-            (|figures| figures.held = 1, "held topics: 1"),
-            (|figures| figures.blocked = 5, "events behind these: 5"),
+        let troubles = [
+            (sentence(|figures| figures.parked = 2), "parked events: 2"),
+            (sentence(|figures| figures.held = 1), "held topics: 1"),
+            (sentence(|figures| figures.blocked = 5), "events behind these: 5"),
         ];
-        for (trouble, told) in troubles {
-            assert_eq!(sentence(trouble), format!("Outbox shop is relayed by one; nothing waits for its turn; {told}."));
+        for (found, told) in troubles {
+            assert_eq!(found, format!("Outbox shop is relayed by one; nothing waits for its turn; {told}."));
         }
         let alarm = sentence(|figures| drop(figures.pins.insert("orders".into(), truncated)));
         assert!(alarm.contains("nothing waits for its turn; topics that lack what was published to them: 1"), "{alarm}");

@@ -73,9 +73,9 @@ impl HaltCode {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::ForeignJournal => {
-                "give this outbox another outbox.name; or take the other one's journal over with `outboxd adopt --journal UUID --reason …`"
+                "give this outbox another outbox.name; or take the other's journal over: `outboxd adopt --journal UUID --reason …`"
             }
-            Self::MovedDatabase => "if this is a copy, give it another outbox.name; if it has moved, `outboxd adopt --database --reason …`",
+            Self::MovedDatabase => "give a copy another outbox.name; if it has moved, `outboxd adopt --database --reason …`",
             Self::OldPrimary => "point the relay at the primary: a later one has published already",
             Self::TwoDatabases => {
                 "stop the relay of one of the two databases, then `outboxd adopt --journal --reason …` in the one that stays"
@@ -127,7 +127,7 @@ pub struct Alarm {
 pub const EVENTS_TRUNCATED: Alarm = Alarm {
     name: "events-truncated",
     obx: "OBX306",
-    remedy: "look for an unclean leader election or a restored disk; have the lost events sent again; then `outboxd repin TOPIC --reason …` the topic",
+    remedy: "look for an unclean election or a restored disk; have what is lost sent again; then `outboxd repin TOPIC --reason …`",
 };
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ fn the_history_of_a_table_of_ones_own_stays_until_a_retention_is_written() {
     let mapped = format!("{NAMED}columns = {{ sent_at = 'published_at' }}\n");
     let retention = |loaded: Loaded| {
         let setting = loaded.settings.iter().find(|setting| setting.name == "retention").expect("it is shown").clone();
-        let shown = text(&[setting.clone()]).lines().last().expect("a line").to_owned();
+        let shown = text(std::slice::from_ref(&setting)).lines().last().expect("a line").to_owned();
         (loaded.config.outbox.retention, shown, json(&[setting])["outbox"]["retention"]["why"].clone())
     };
     let (kept, shown, why) = retention(load_text(&mapped).expect("a configuration"));

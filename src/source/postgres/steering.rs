@@ -23,6 +23,9 @@ const ADOPT: &str = "UPDATE {state} SET \
     accepted_addresses = CASE WHEN $2 = ANY (accepted_addresses) THEN accepted_addresses ELSE accepted_addresses || $2 END, \
     accepted_systems = CASE WHEN $3 = ANY (accepted_systems) THEN accepted_systems ELSE accepted_systems || $3 END WHERE name = $1";
 const REPIN: &str = "UPDATE {state} SET pins = pins - $2 WHERE name = $1 AND pins ? $2";
+/// What Kafka takes to write a record is idle time here: the timeouts of a transaction and of its end together, and more. Meanwhile
+/// nobody waits for the state row but a relay that is halted.
+const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 300000";
 const BASE: &str = "INSERT INTO {applied} (name, n, journal_offset, checksum) VALUES ($1, $2, $3, $4)";
 const UNMARK: &str = "UPDATE {outbox} o SET {sent_at_column} = NULL FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
     WHERE {seq} = b.seq AND ({identity} = b.id) IS TRUE";
@@ -134,6 +137,7 @@ impl Postgres {
         let (mut link, names) = self.link().await?;
         let (mut work, claim) = begin_as_seen(&mut link, &names, &self.settings, seen).await?;
         let name = self.settings.name();
+        work.script(PATIENT).await?;
         let at = write.await?;
         work.execute(insert_base(&names, name, at)).await?;
         work.execute(statement(&names.sql(settle::END_HALT)).bind(name.to_owned()).bind(claim.0)).await?;

@@ -6,7 +6,7 @@ use outboxd::config::DatabaseTls;
 use outboxd::cursor::{Cursor, Form};
 use outboxd::fault::{Cause, Fault, Halt, HaltCode};
 use outboxd::sink::forged;
-use outboxd::source::postgres::Postgres as Relayed;
+use outboxd::source::postgres::{Postgres as Relayed, Request};
 use outboxd::source::{Leases, Marker, Reader, Source, Takeover, Tenure};
 
 use super::world::{Plain, World, administrator, elsewhere, of_role, settings};
@@ -127,6 +127,41 @@ async fn unmarkable(obstacle: &str) {
         }
         other => panic!("expected a halt, got {other:?}"),
     }
+}
+
+#[tokio::test]
+async fn what_is_no_longer_in_the_table_is_counted_before_it_is_un_marked() {
+    let world = World::<18, Plain>::fresh(Setup { delete: true, ..Setup::default() }).await;
+    let all = world.insert(&["1", "2"]).await;
+    let (mut reader, _) = source::relaying(&world, 1).await;
+    let batch = reader.fetch(&full()).await.expect("fetched").batch.expect("two");
+    let claimed = source::claim(&world, 2).await;
+    let record = source::record(&claimed, 1, &batch).0;
+    let (_, mut marker) = claimed.tenure.settle(Records::default()).await.expect("settled");
+    let relayed = world.source();
+    assert_eq!(relayed.still_there(&record).await.expect("asked"), all.iter().copied().collect());
+    marker.mark(&forged::published(batch, Some(place(1)))).await.expect("marked");
+    assert_eq!(relayed.still_there(&record).await.expect("asked").len(), 0, "the mark has deleted them");
+    let (seen, request) = (relayed.look().await.expect("look"), Request { who: String::new(), reason: "lost markers".into() });
+    assert_eq!(cause(relayed.unmark(&record, 2, &seen, "{}", &request).await), Some(Cause::ClaimChanged), "two were shown");
+    assert_eq!(relayed.look().await.expect("look").applied, seen.applied, "nothing was changed");
+    relayed.unmark(&record, 0, &seen, "{}", &request).await.expect("none are there, and none were shown");
+    assert_eq!(relayed.look().await.expect("look").applied.n, 0);
+}
+
+#[tokio::test]
+async fn a_log_that_is_slow_to_write_does_not_take_the_state_row_from_adopt() {
+    let world = World::<15, Plain>::fresh(Setup::default()).await;
+    let relayed = world.source();
+    let (seen, halt) = (relayed.look().await.expect("look"), Halt::new(HaltCode::KafkaBehind, "it is gone"));
+    let request = Request { who: String::new(), reason: "accepted".into() };
+    // longer than any other transaction of the relay may be idle
+    let write = async {
+        tokio::time::sleep(Duration::from_millis(5_500)).await;
+        Ok(place(1))
+    };
+    relayed.adopt_journal(write, &seen, &halt, &request).await.expect("adopted");
+    assert_eq!(relayed.look().await.expect("look").applied, place(1));
 }
 
 #[tokio::test]
