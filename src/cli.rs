@@ -97,7 +97,7 @@ enum Command {
         #[arg(long, value_name = "UUID", num_args = 0..=1)]
         journal: Option<Option<Uuid>>,
         /// With --journal: give up so many events of a batch that are no longer in the table
-        #[arg(long, value_name = "COUNT", requires = "journal", default_value_t = 0, hide_default_value = true)]
+        #[arg(long, value_name = "COUNT", conflicts_with_all = ["database", "name"], default_value_t = 0, hide_default_value = true)]
         missing: usize,
         /// The outbox that had this name so far, under the configured name
         #[arg(long, value_name = "OLD")]

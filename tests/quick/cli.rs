@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use outboxd::fault::{EVENTS_TRUNCATED, Fault, HaltCode};
+use outboxd::park::Ailing;
+
 /// Longer than any of these commands may take.
 const MOST: Duration = Duration::from_secs(60);
 /// What an answer without a database may take at most.
@@ -150,7 +153,7 @@ fn the_version_is_told() {
 
 #[test]
 fn arguments_that_make_no_sense_end_with_2() {
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["relay"],
         &["--no-such-flag", "run"],
@@ -165,6 +168,7 @@ fn arguments_that_make_no_sense_end_with_2() {
         &["migrate", "--topics", "orders:0"],
         &["migrate", "--apply"],
         &["status", "--set", "relay.linger"],
+        &["adopt", "--database", "--missing", "1", "--dry-run"],
     ];
     for arguments in wrong {
         let answer = outboxd(arguments);
@@ -350,6 +354,21 @@ fn a_database_that_is_not_there_is_told_within_seconds() {
         let answer = outboxd(command);
         answer.expect(69).says("OBX201: ").says("database").says("Is the database up, and database.url right?");
         assert!(answer.took < SECONDS, "{command:?} took {:?}", answer.took);
+    }
+}
+
+#[test]
+fn commands_in_remedies_work_as_they_are_printed() {
+    let ailing = |code| Fault::from(Ailing { topic: "orders".into(), code, detail: String::new() }).remedy();
+    let topics = ["topic_missing", "topic_recreated", "topic_shrunk"].map(ailing);
+    let halts = HaltCode::ALL.into_iter().map(|code| code.remedy().to_owned());
+    let remedies: Vec<String> = halts.chain(topics).chain([EVENTS_TRUNCATED.remedy.to_owned()]).collect();
+    let spans = remedies.iter().flat_map(|remedy| remedy.split('`').skip(1).step_by(2));
+    let commands: Vec<&str> = spans.filter_map(|span| span.strip_prefix("outboxd ")).collect();
+    assert!(commands.len() >= 9, "{commands:?}");
+    for command in commands {
+        let command = command.replace("UUID", "00000000-0000-4000-8000-000000000000");
+        outboxd(&command.split(' ').collect::<Vec<_>>()).expect(69);
     }
 }
 
