@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use uuid::Uuid;
 
 use crate::commands::{self, Deciding, Failure, Format};
@@ -126,6 +127,13 @@ enum Command {
         strict: bool,
         #[command(flatten)]
         json: Json,
+    },
+    /// Print what lets a shell complete this command line
+    #[command(after_help = "Examples:\n  outboxd completions bash > ~/.local/share/bash-completion/completions/outboxd\n  \
+        outboxd completions zsh > ~/.zfunc/_outboxd")]
+    Completions {
+        /// Shell
+        shell: Shell,
     },
 }
 
@@ -287,6 +295,11 @@ fn topic(text: &str) -> Result<(String, i32), String> {
     Ok((name.into(), count))
 }
 
+/// The command line as a value: for completions, man pages and the reference.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the process; returns its exit code.
 pub fn main() -> u8 {
     let arguments = match Arguments::try_parse() {
@@ -305,6 +318,9 @@ pub fn main() -> u8 {
 }
 
 fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
+    if let Command::Completions { shell } = arguments.command {
+        return Ok(commands::completions(command(), shell));
+    }
     let mut flags = arguments.set;
     if let Command::Send(Send { url: Some(url), .. }) = &arguments.command {
         flags.push(("database.url".into(), url.clone()));
@@ -353,6 +369,7 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         Command::Repin { topic, change } => commands::repin(config, &topic, &change.reason, change.dry_run.into()).await,
         Command::Config(ConfigCommand::Show(json)) => commands::config_show(loaded, json.format()),
         Command::Healthcheck { strict, json } => commands::healthcheck(config, strict.into(), json.format()).await,
+        Command::Completions { shell } => Ok(commands::completions(self::command(), shell)),
     }
 }
 

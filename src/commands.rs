@@ -8,6 +8,7 @@ use crate::fault::{EXIT_CONFIG, EXIT_FAILED, Fault};
 mod adopt;
 mod assembly;
 mod check;
+mod completions;
 mod config;
 mod healthcheck;
 mod migrate;
@@ -20,6 +21,7 @@ mod steer;
 
 pub use adopt::{Consent, adopt_journal};
 pub use check::{Reach, check, check_errors};
+pub use completions::completions;
 pub use config::config_show;
 pub use healthcheck::healthcheck;
 pub use migrate::{Apply, Roles, migrate, plan, roles};

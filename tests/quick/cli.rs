@@ -95,7 +95,13 @@ fn file(text: &str) -> PathBuf {
 /// Compares with the file of that name under `tests/quick/snapshots`; with OUTBOXD_TEST_BLESS writes it.
 #[track_caller]
 fn assert_snapshot(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/quick/snapshots").join(name);
+    assert_current(&format!("tests/quick/snapshots/{name}"), text);
+}
+
+/// Compares with the file of this path from the top of the repository; with OUTBOXD_TEST_BLESS writes it.
+#[track_caller]
+pub(super) fn assert_current(path: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("OUTBOXD_TEST_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
@@ -106,7 +112,7 @@ fn assert_snapshot(name: &str, text: &str) {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["run"],
         &["migrate"],
@@ -125,6 +131,7 @@ fn every_command_has_help_with_an_example() {
         &["config"],
         &["config", "show"],
         &["healthcheck"],
+        &["completions"],
     ];
     for command in commands {
         let answer = outboxd_with(&[], &[command, &["--help"]].concat());
@@ -149,6 +156,15 @@ fn the_version_is_told() {
     let answer = outboxd_with(&[], &["--version"]);
     answer.expect(0);
     assert_eq!(answer.stdout, format!("outboxd {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn every_shell_gets_its_completions_without_a_configuration() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let answer = outboxd_with(&[("OUTBOXD_CONFIG", "/no/such/file.toml")], &["completions", shell]);
+        answer.expect(0);
+        assert!(answer.stdout.contains("healthcheck") && answer.stdout.contains("repin"), "{shell}: {}", answer.stdout);
+    }
 }
 
 #[test]
