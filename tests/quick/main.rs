@@ -10,6 +10,7 @@ mod cli;
 mod daemon;
 mod documents;
 mod log;
+mod packaging;
 mod reference;
 mod relay;
 mod sink;

@@ -9,6 +9,8 @@ mod configuration;
 mod json;
 mod metrics;
 
+pub(super) use metrics::names as metric_names;
+
 const WRITTEN: &str = "<!-- Written by tests/quick/reference.rs from the code. Change it there, then: \
     OUTBOXD_TEST_BLESS=1 cargo test --test quick reference -->";
 

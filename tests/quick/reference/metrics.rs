@@ -31,6 +31,11 @@ pub(super) fn page() -> String {
     page
 }
 
+/// Every family of the text, in its order.
+pub(crate) fn names() -> BTreeSet<String> {
+    families().into_iter().map(|family| family.name).collect()
+}
+
 fn told(family: &str, label: &str, values: &BTreeSet<String>) -> String {
     let note = match (family, label) {
         ("outboxd_faults_total", "code") => Some("the short word of the error"),
