@@ -39,6 +39,8 @@ mod renaming;
 mod speed;
 mod steering;
 mod tables;
+mod tour;
+mod writers;
 
 mod kafka_faults;
 mod kafka_losses;

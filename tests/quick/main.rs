@@ -11,6 +11,7 @@ mod daemon;
 mod documents;
 mod log;
 mod packaging;
+mod pages;
 mod reference;
 mod relay;
 mod sink;

@@ -39,7 +39,8 @@ impl Root {
         let forced = "--force-depends,script-chrootless,not-root,bad-path";
         let mut command = Command::new("dpkg");
         command.arg(format!("--root={}", self.0.display())).arg(forced).arg("--no-triggers").args(arguments);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
+        // dpkg looks for ldconfig, which is not in everybody's path
+        command.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()));
         run(&mut command)
     }
 }
