@@ -330,7 +330,7 @@ impl Fault {
 
     /// Whether the database answered and rejected a statement, for a foreign key, a trigger or a constraint: no outage.
     pub fn is_rejection(&self) -> bool {
-        matches!(self, Self::Unavailable { dependency: Dependency::Database, code: "constraint" | "sqlstate", .. })
+        matches!(self, Self::Unavailable { dependency: Dependency::Database, code: "constraint" | "refused" | "sqlstate", .. })
     }
 
     /// What a person can do about it, in one sentence.

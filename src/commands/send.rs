@@ -74,11 +74,11 @@ pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
 /// A value that its column does not take is no outage. The server's own message could quote it, so only its code is told.
 fn not_inserted(fault: Fault) -> Failure {
     match fault {
-        Fault::Unavailable { dependency: Dependency::Database, code: "sqlstate" | "constraint", detail } => {
+        Fault::Unavailable { ref detail, .. } if fault.is_rejection() => {
             let remedy = "Are payload and headers valid JSON, is the topic not empty, and has every other column a default?";
             Failure::new(format!("the table does not take this event ({detail}). {remedy}"))
         }
-        other => other.into(),
+        _ => fault.into(),
     }
 }
 

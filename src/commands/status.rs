@@ -221,6 +221,7 @@ mod tests {
             epoch: 1,
             lease_left: None,
             paused: None,
+            refused: None,
             halted: None,
             pins: Pins::new(),
         };
