@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::config::Config;
 use crate::fault::EXIT_NOT_NOW;
-use crate::fault::{Dependency, Fault};
+use crate::fault::Fault;
 use crate::sink::kafka::Place;
 use crate::source::postgres::{Insert, Inserted};
 
