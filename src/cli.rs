@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::commands::{self, Deciding, Failure, Format};
 use crate::config::{self, Config, Loaded, Sources};
-use crate::source::postgres::{self, Decision};
+use crate::source::desk::{self, Decision};
 
 /// Exit code: the arguments make no sense.
 const EXIT_USAGE: u8 = 2;
@@ -387,8 +387,8 @@ async fn run_parked(config: &Config, command: ParkedCommand) -> Result<u8, Failu
 }
 
 impl Chosen {
-    fn with(self, ids: Vec<String>) -> postgres::Chosen {
-        postgres::Chosen { ids, code: self.code, topic: self.topic }
+    fn with(self, ids: Vec<String>) -> desk::Chosen {
+        desk::Chosen { ids, code: self.code, topic: self.topic }
     }
 }
 

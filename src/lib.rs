@@ -28,7 +28,8 @@
 //! 3. [`source`] and [`sink`]: the two seams. Their types allow the right order only: no publisher without a fence and a read journal, no
 //!    mark without something published.
 //! 4. [`journal`], [`cursor`], [`identity`], [`fault`], [`event`]: pure, and where the reasons are.
-//! 5. [`source::postgres`] and [`sink::kafka`]: the seams served; [`source::memory`] and [`sink::memory`]: their twins for tests.
+//! 5. [`source::postgres`], [`source::sqlite`] and [`sink::kafka`]: the seams served;
+//!    [`source::memory`] and [`sink::memory`]: their twins for tests.
 //! 6. [`daemon`]: the process around the relay: lease, standby, signals; with [`http`], [`metrics`], [`log`].
 //! 7. [`cli`], [`commands`], [`config`]: what a person touches.
 //!

@@ -17,8 +17,11 @@ use crate::journal::{Applied, DatabaseIdentity, History, Owner};
 use crate::park::{Done, SetAside};
 use crate::sink::{Fence, Noted, Published};
 
+pub mod any;
+pub mod desk;
 pub mod memory;
 pub mod postgres;
+pub mod sqlite;
 
 /// Pinned topics, by their names in the table.
 pub type Pins = BTreeMap<String, Pin>;

@@ -66,6 +66,7 @@ fn database_tls(config: &Config) -> Finding {
     let (host, tls) = (&config.database.address().host, config.database.tls);
     match (host, tls) {
         (Host::Socket(_), _) => Finding::ok(Name::DatabaseTls, "a socket on this machine"),
+        (Host::File(_), _) => Finding::ok(Name::DatabaseTls, "a file on this machine"),
         (Host::Name(name), DatabaseTls::Prefer) if is_here(name) => {
             Finding::ok(Name::DatabaseTls, "the database is on this machine")
         }

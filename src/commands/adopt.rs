@@ -13,7 +13,8 @@ use crate::identity;
 use crate::journal::{Applied, Checksum, Entry, Owner, Record, Writer};
 use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Tail};
-use crate::source::postgres::{Figures, Postgres, Request};
+use crate::source::any::AnySource;
+use crate::source::desk::{Figures, Request};
 use crate::source::{Source, Standing};
 
 /// Halts that this leads out of.
@@ -107,7 +108,7 @@ struct Unseen {
     halt: Halt,
 }
 
-async fn unmark(source: &Postgres, standing: &Standing, batch: &Unseen, consent: Consent, reason: &str) -> Result<u8, Failure> {
+async fn unmark(source: &AnySource, standing: &Standing, batch: &Unseen, consent: Consent, reason: &str) -> Result<u8, Failure> {
     let (n, events, missing) = (batch.record.n, batch.record.entries.len(), batch.missing().count());
     if consent.missing != missing {
         println!("nothing is changed: {missing} events are missing, --missing says {}", consent.missing);

@@ -8,13 +8,21 @@ use crate::fault::Fault;
 use crate::heartbeat::Heartbeat;
 use crate::log::{self, Style};
 use crate::sink::kafka::{self, KafkaSink};
+use crate::source::any::AnySource;
 use crate::source::postgres::{self, Postgres};
+use crate::source::sqlite::{self, Sqlite};
 use crate::waits::Waits;
 
 /// The outbox table, in the configured mode or in another one.
-pub(super) fn database(config: &Config, delivery: Delivery) -> Postgres {
-    let (database, outbox) = (config.database.clone(), config.outbox.clone());
-    Postgres::new(postgres::Settings { database, outbox, delivery, lease: config.relay.lease })
+pub(super) fn database(config: &Config, delivery: Delivery) -> AnySource {
+    let (database, outbox, lease) = (config.database.clone(), config.outbox.clone(), config.relay.lease);
+    match config.database.url.file() {
+        Some(file) => {
+            let settings = sqlite::Settings { file: file.to_owned(), database, outbox, delivery, lease };
+            AnySource::Sqlite(Box::new(Sqlite::new(settings)))
+        }
+        None => AnySource::Postgres(Box::new(Postgres::new(postgres::Settings { database, outbox, delivery, lease }))),
+    }
 }
 
 /// The Kafka cluster, in the configured mode or in another one.

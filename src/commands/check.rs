@@ -10,7 +10,8 @@ use crate::identity;
 use crate::journal::View;
 use crate::sink::Sink;
 use crate::sink::kafka::KafkaSink;
-use crate::source::postgres::{Checkup, Postgres};
+use crate::source::any::AnySource;
+use crate::source::postgres::Checkup;
 use crate::source::{Source, Standing};
 
 /// How long reading the journal may take beyond the longest transaction.
@@ -84,7 +85,7 @@ async fn look(config: &Config) -> Seen {
 async fn agreement(
     config: &Config,
     database: &Result<Checkup, Fault>,
-    source: &Postgres,
+    source: &AnySource,
     sink: &KafkaSink,
 ) -> Option<Result<(), Fault>> {
     database.as_ref().ok()?;

@@ -5,7 +5,7 @@ use crate::config::{Config, Delivery};
 use crate::fault::Fault;
 use crate::sink::kafka::{Created, KafkaSink, TopicPlan, TopicState};
 use crate::source::ClaimNumber;
-use crate::source::postgres::Postgres;
+use crate::source::any::AnySource;
 
 pub use crate::source::postgres::Roles;
 
@@ -43,7 +43,7 @@ pub async fn plan(config: &Config, topics: &[(String, i32)]) -> Result<u8, Failu
 }
 
 /// Prints as comments and statements what a person may do for a table of their own.
-async fn advise(source: &Postgres) -> Result<(), Fault> {
+async fn advise(source: &AnySource) -> Result<(), Fault> {
     for advice in source.advice().await? {
         match advice.sql {
             Some(sql) => println!("-- recommended, not run by migrate: {}\n{sql}", advice.why),
@@ -143,7 +143,7 @@ fn described(plan: &TopicPlan) -> String {
 }
 
 /// Changes the mode in the state row when another one is configured: after a last settlement in the old mode.
-async fn change_delivery(config: &Config, source: &Postgres) -> Result<bool, Failure> {
+async fn change_delivery(config: &Config, source: &AnySource) -> Result<bool, Failure> {
     let (old, new) = (source.figures().await?.delivery, config.kafka.delivery);
     let Some(old) = [Delivery::ExactlyOnce, Delivery::AtLeastOnce].into_iter().find(|mode| mode.as_str() == old && *mode != new)
     else {

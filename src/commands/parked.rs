@@ -8,7 +8,7 @@ use super::{EXIT_DONE, Failure, Format, assembly, operator};
 use crate::check::printable;
 use crate::config::Config;
 use crate::fault::EXIT_NO;
-use crate::source::postgres::{Chosen, Decision, ParkedEvent};
+use crate::source::desk::{Chosen, Decision, ParkedEvent};
 
 /// Events that are listed at most.
 const MOST: u32 = 1_000;

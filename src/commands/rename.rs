@@ -7,7 +7,7 @@ use crate::fault::{EXIT_NO, EXIT_NOT_NOW};
 use crate::journal::Applied;
 use crate::sink::Sink;
 use crate::sink::kafka::KafkaSink;
-use crate::source::postgres::Request;
+use crate::source::desk::Request;
 use crate::source::{Source, Standing};
 
 /// Settles under the old name, so that nothing is published and unmarked and whoever leads under it is shut out; begins the journal of the

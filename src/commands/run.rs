@@ -14,7 +14,7 @@ use crate::http::{Health, Server};
 use crate::metrics::Metrics;
 use crate::relay::{self, End, Relay, Until};
 use crate::sink::kafka::KafkaSink;
-use crate::source::postgres::Postgres;
+use crate::source::any::AnySource;
 use crate::stop::Stop;
 
 /// Whether to leave when everything is drained.
@@ -34,8 +34,8 @@ impl From<bool> for Once {
 
 /// Looks at schema and rights before it relays.
 struct Prepared {
-    source: Arc<Postgres>,
-    relay: Relay<Postgres, KafkaSink>,
+    source: Arc<AnySource>,
+    relay: Relay<AnySource, KafkaSink>,
 }
 
 impl Leader for Prepared {
@@ -85,7 +85,7 @@ pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<u64, F
 struct Parts {
     /// Start number: positive in the database's signed column, so that a person can compare it with a log line.
     start: u64,
-    source: Arc<Postgres>,
+    source: Arc<AnySource>,
     sink: Arc<KafkaSink>,
     metrics: Metrics,
     heart: Heartbeat,

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::fault::EXIT_NOT_NOW;
 use crate::fault::Fault;
 use crate::sink::kafka::Place;
-use crate::source::postgres::{Insert, Inserted};
+use crate::source::desk::{Insert, Inserted};
 
 /// An event to send.
 #[derive(Debug)]

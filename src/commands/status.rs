@@ -9,7 +9,8 @@ use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::check::printable;
 use crate::config::Config;
 use crate::fault::{EVENTS_TRUNCATED, Fault};
-use crate::source::postgres::{Figures, OpenWriter, Postgres};
+use crate::source::any::AnySource;
+use crate::source::desk::{Figures, OpenWriter};
 
 /// The source counts no further.
 const COUNTED_TO: u64 = 10_000;
@@ -56,7 +57,7 @@ pub async fn watch_status(config: &Config, every: Duration, format: Format) -> R
 }
 
 /// Reads the report.
-pub(super) async fn report(source: &Postgres, name: &str) -> Result<Report, Fault> {
+pub(super) async fn report(source: &AnySource, name: &str) -> Result<Report, Fault> {
     let (figures, writers) = (source.figures().await?, source.open_writers().await?);
     Ok(Report { name: name.to_owned(), figures, writers })
 }

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::fault::{EVENTS_TRUNCATED, EXIT_NO};
 use crate::sink::kafka::TopicState;
 use crate::source::Pin;
-use crate::source::postgres::Request;
+use crate::source::desk::Request;
 
 /// Whether to change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,8 +48,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         keys: &["database.tls", "database.url"],
         code: ErrorCode::Conflict,
-        broken: |config, _| config.database.tls != DatabaseTls::Prefer && is_socket(config),
-        cause: "TLS is asked for, and the URL names a socket of this machine",
+        broken: |config, _| config.database.tls != DatabaseTls::Prefer && is_on_this_machine(config),
+        cause: "TLS is asked for, and the URL names a socket or file of this machine",
         remedy: "Write \"prefer\": nothing leaves the machine.",
     },
     Rule {
@@ -65,6 +65,27 @@ pub(super) const RULES: &[Rule] = &[
         broken: |config, _| config.database.password_file.is_some() && config.database.url.password.is_some(),
         cause: "the URL holds a password too",
         remedy: "Remove the password from the URL, or remove this key.",
+    },
+    Rule {
+        keys: &["database.password_file", "database.url"],
+        code: ErrorCode::Conflict,
+        broken: |config, _| config.database.password_file.is_some() && is_file(config),
+        cause: "a SQLite file asks for no password",
+        remedy: "Remove this key: the permissions of the file say who may open it.",
+    },
+    Rule {
+        keys: &["outbox.table", "database.url"],
+        code: ErrorCode::Conflict,
+        broken: |config, _| config.outbox.table.schema.is_some() && is_file(config),
+        cause: "a schema is named, and SQLite has none",
+        remedy: "Write the table alone.",
+    },
+    Rule {
+        keys: &["outbox.columns", "database.url"],
+        code: ErrorCode::NotInThisVersion,
+        broken: |config, _| !config.outbox.columns.are_standard() && is_file(config),
+        cause: "a SQLite table with columns of its own names is not in this version",
+        remedy: "Remove this key, and let `outboxd migrate` create the table.",
     },
     Rule {
         keys: &["outbox.name"],
@@ -202,11 +223,15 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-fn is_socket(config: &Config) -> bool {
+fn is_on_this_machine(config: &Config) -> bool {
     match config.database.url.address.host {
-        Host::Socket(_) => true,
+        Host::Socket(_) | Host::File(_) => true,
         Host::Name(_) => false,
     }
+}
+
+fn is_file(config: &Config) -> bool {
+    config.database.url.file().is_some()
 }
 
 fn asks_password(config: &Config) -> bool {

@@ -2,7 +2,7 @@
 //! (guarantee: a copy of the database must not publish) is exactly what is connected to.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{ErrorCode, Refusal};
 use super::names::{LONGEST_IDENTIFIER, is_host, split_port};
@@ -12,13 +12,15 @@ use super::value::{Raw, Shown, Value};
 /// The port PostgreSQL listens on when nothing else is said.
 const DEFAULT_PORT: u16 = 5432;
 
-/// Where a server is reached.
+/// Where a database is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
     /// By name or address over TCP; an IPv6 address is without brackets.
     Name(String),
     /// By the socket in this folder.
     Socket(PathBuf),
+    /// It is this file: SQLite has no server.
+    File(PathBuf),
 }
 
 impl fmt::Display for Host {
@@ -26,12 +28,12 @@ impl fmt::Display for Host {
         match self {
             Self::Name(name) if name.contains(':') => write!(f, "[{name}]"),
             Self::Name(name) => f.write_str(name),
-            Self::Socket(folder) => write!(f, "{}", folder.display()),
+            Self::Socket(path) | Self::File(path) => write!(f, "{}", path.display()),
         }
     }
 }
 
-/// Host, port and database as configured: what tells one database from another by its address.
+/// Host, port and database as configured: what tells one database from another by its address. A file has neither port nor name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The server.
@@ -44,18 +46,21 @@ pub struct Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.host, self.port, self.database)
+        match self.host {
+            Host::File(_) => write!(f, "{}", self.host),
+            Host::Name(_) | Host::Socket(_) => write!(f, "{}:{}/{}", self.host, self.port, self.database),
+        }
     }
 }
 
-/// `postgres://user:password@host:port/database`, taken apart and decoded.
+/// `postgres://user:password@host:port/database` or `sqlite:///path`, taken apart and decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseUrl {
     /// The URL as it was written.
     pub raw: Secret,
     /// Host, port and database.
     pub address: Address,
-    /// The role to log in as.
+    /// The role to log in as; a file asks for none.
     pub user: String,
     /// The password, if the URL holds one.
     pub password: Option<Secret>,
@@ -67,6 +72,9 @@ pub struct DatabaseUrl {
 impl DatabaseUrl {
     /// Takes a URL apart. No refusal ever quotes it, since it may hold a password.
     pub(super) fn parse(url: &str) -> Result<Self, Refusal> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            return Self::of_file(url, path);
+        }
         let rest = without_scheme(url)?;
         let (before_query, query) = rest.split_once('?').map_or((rest, ""), |(left, right)| (left, right));
         let Some((authority, database)) = before_query.split_once('/') else {
@@ -87,6 +95,35 @@ impl DatabaseUrl {
             application_name: parameters.application_name,
             masked: masked(url, rest, login, password),
         })
+    }
+
+    /// `sqlite://` and an absolute path: what is relative would depend on where the process was started.
+    fn of_file(url: &str, path: &str) -> Result<Self, Refusal> {
+        let refuse = |cause: &str| {
+            let remedy = "Write sqlite:///path/to/file.db; in the path write ? as %3F, # as %23 and % as %25.";
+            Err(Refusal::new(ErrorCode::Malformed, cause, remedy))
+        };
+        let Some(path) = path.strip_prefix("//").filter(|path| path.starts_with('/')) else {
+            return refuse("the URL has no absolute path behind sqlite://");
+        };
+        if path.contains(['?', '#']) {
+            return refuse("the URL holds a bare ? or #");
+        }
+        let Ok(path) = decoded(path) else { return refuse("the path of the URL is not well encoded") };
+        if path.ends_with('/') {
+            return refuse("the URL names a folder, not a file");
+        }
+        let address = Address { host: Host::File(PathBuf::from(path)), port: 0, database: String::new() };
+        let (raw, masked) = (Secret::new(url), url.to_owned());
+        Ok(Self { raw, address, user: String::new(), password: None, application_name: None, masked })
+    }
+
+    /// The file, when it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.address.host {
+            Host::File(path) => Some(path),
+            Host::Name(_) | Host::Socket(_) => None,
+        }
     }
 
     /// The URL with `***` in place of its password.
@@ -111,12 +148,12 @@ fn without_scheme(url: &str) -> Result<&str, Refusal> {
     match (scheme, rest.strip_prefix("//")) {
         ("postgres" | "postgresql", Some(rest)) if rest.contains('#') => Err(malformed("the URL holds a bare #")),
         ("postgres" | "postgresql", Some(rest)) => Ok(rest),
-        ("sqlite" | "mysql" | "mariadb", _) => Err(Refusal::new(
+        ("mysql" | "mariadb", _) => Err(Refusal::new(
             ErrorCode::NotInThisVersion,
             format!("{scheme} is not in this version"),
-            "Write postgres://user@host:5432/database.",
+            "Write postgres://user@host:5432/database, or sqlite:///path/to/file.db.",
         )),
-        _ => Err(malformed("the value does not begin with postgres://")),
+        _ => Err(malformed("the value does not begin with postgres:// or sqlite://")),
     }
 }
 

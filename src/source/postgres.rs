@@ -42,21 +42,17 @@ mod steering;
 mod table;
 mod view;
 
-pub use advice::Advice;
+pub use super::desk::*;
 pub use checkup::{
     Activity, Aside, Checkup, Fit, Obstacle, Outbox, Policy, Right, Row, Sequence, Server as ServerFacts, Shape, TopicInUse,
 };
-pub use desk::{Figures, OpenWriter};
 pub use fetch::PostgresReader;
 pub use indexes::{Covers, Index};
-pub use insert::{Insert, Inserted};
 pub use mark::PostgresMarker;
-pub use migration::{Migration, Step};
-pub use parked::{Chosen, Decision, ParkedEvent};
+pub use migration::Migration;
 pub use roles::Roles;
 pub use settings::Settings;
 pub use settle::PostgresTenure;
-pub use steering::{Acceptance, Request};
 
 use connection::{Kept, Link, Server};
 use names::Names;

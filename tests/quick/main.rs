@@ -16,5 +16,6 @@ mod reference;
 mod relay;
 mod sink;
 mod source;
+mod sqlite;
 mod systemd;
 mod tidy;

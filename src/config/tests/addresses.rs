@@ -44,13 +44,26 @@ fn a_masked_url_differs_in_its_password_only() {
 }
 
 #[test]
+fn a_file_is_named_by_its_absolute_path() {
+    let file = url("sqlite:///var/lib/my%20shop/shop%3F.db");
+    assert_eq!(file.file(), Some(Path::new("/var/lib/my shop/shop?.db")));
+    assert_eq!(file.address.to_string(), "/var/lib/my shop/shop?.db");
+    assert_eq!(file.masked(), "sqlite:///var/lib/my%20shop/shop%3F.db");
+    assert_eq!(url("postgres://relay@db/shop").file(), None);
+}
+
+#[test]
 fn a_wrong_url_is_refused_without_being_quoted() {
     for (wrong, fragment) in [
-        ("", "does not begin with postgres://"),
+        ("", "does not begin with postgres:// or sqlite://"),
         ("s3cret", "does not begin with postgres://"),
         ("s3cret://a@db/shop", "does not begin with postgres://"),
         ("postgres:a:s3cret@db/shop", "does not begin with postgres://"),
-        ("sqlite:///s3cret.db", "sqlite is not in this version"),
+        ("sqlite://s3cret.db", "no absolute path"),
+        ("sqlite::memory:", "no absolute path"),
+        ("sqlite:///s3cret.db?mode=ro", "a bare ?"),
+        ("sqlite:///s3cret%f.db", "not well encoded"),
+        ("sqlite:///s3cret/", "a folder"),
         ("mysql://a:s3cret@db/shop", "mysql is not in this version"),
         ("postgres://a:s3cret@db", "names no database"),
         ("postgres://a:s3cret@db/", "names no database"),

@@ -8,15 +8,7 @@ use super::table::{self, Table};
 use super::{Postgres, migration};
 use crate::config::{Column, Mark};
 use crate::fault::Fault;
-
-/// Something to know about a table of one's own, or to do for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advice {
-    /// What and why.
-    pub why: String,
-    /// A statement for a person to run.
-    pub sql: Option<String>,
-}
+use crate::source::desk::Advice;
 
 impl Postgres {
     /// What would do the table good; nothing for one that is not there yet.

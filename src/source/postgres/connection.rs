@@ -93,7 +93,8 @@ fn options(settings: &Settings) -> PgConnectOptions {
         });
     options = match &address.host {
         Host::Name(name) => options.host(name),
-        Host::Socket(folder) => options.socket(folder),
+        // who has a file has another source
+        Host::Socket(folder) | Host::File(folder) => options.socket(folder),
     };
     if let Some(password) = &database.password {
         options = options.password(password.reveal());

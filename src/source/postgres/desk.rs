@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sqlx::types::Uuid;
-
 use super::Postgres;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::Oid;
@@ -13,7 +11,8 @@ use super::fetch;
 use super::names::Names;
 use super::table::{self, Table, get};
 use crate::fault::Fault;
-use crate::source::{Gauging, Pending, Pins};
+use crate::source::desk::{Figures, OpenWriter};
+use crate::source::{Gauging, Pending};
 
 /// At most 10,001 entries of the partial index are counted.
 const PENDING: &str =
@@ -47,52 +46,6 @@ const OPEN_WRITERS: &str = "SELECT l.pid, p.gid, \
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
         AND coalesce(clock_timestamp() - coalesce(p.prepared, a.xact_start) > interval '1 second', true) \
     ORDER BY age DESC NULLS LAST LIMIT 20";
-
-/// Where the outbox stands, for a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Figures {
-    /// Identity of the outbox.
-    pub outbox: Uuid,
-    /// Mode in the state row.
-    pub delivery: String,
-    /// Events that wait, at most 10,001.
-    pub pending: u64,
-    /// How long the first of them has waited.
-    pub oldest: Option<Duration>,
-    /// Events that are set aside.
-    pub parked: u64,
-    /// Events that wait behind those, or for their topic, at most 10,001.
-    pub blocked: u64,
-    /// Topics that are held.
-    pub held: u64,
-    /// Newest batch whose rows are marked.
-    pub applied: u64,
-    /// Instance that holds the lease, when one does.
-    pub owner: Option<String>,
-    /// Number of the newest grant.
-    pub epoch: u64,
-    /// How long the lease still runs.
-    pub lease_left: Option<Duration>,
-    /// Who has paused the outbox, why, and for how long it has been.
-    pub paused: Option<(String, String, Duration)>,
-    /// The halt that is written in the state row: code, evidence, age.
-    pub halted: Option<(String, String, Duration)>,
-    /// Pinned topics.
-    pub pins: Pins,
-    /// Why a relay refuses to serve this table, and the remedy.
-    pub refused: Option<(String, String)>,
-}
-
-/// A transaction that has written to the outbox and not ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenWriter {
-    /// Process of the server; nothing for a prepared transaction.
-    pub pid: Option<i32>,
-    /// Name of a prepared transaction.
-    pub gid: Option<String>,
-    /// How long it has been open; nothing where the role may not see that.
-    pub age: Option<Duration>,
-}
 
 impl Gauging for Postgres {
     async fn pending(&self) -> Result<Pending, Fault> {

@@ -1,7 +1,6 @@
 //! Inserts one event, as a service would.
 
 use sqlx::postgres::PgRow;
-use sqlx::types::Uuid;
 
 use super::Postgres;
 use super::columns::{Found, IdKind};
@@ -12,6 +11,7 @@ use super::table::{self, Table, get};
 use crate::config::Column;
 use crate::event::Fingerprint;
 use crate::fault::Fault;
+use crate::source::desk::{Insert, Inserted};
 
 /// `created_at` comes from the database's clock, so that the answer can tell it without a right to read the table.
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, CASE WHEN $3 THEN has_table_privilege($1, 'SELECT') \
@@ -25,36 +25,6 @@ const RETURNING_CONTENT: &str = " RETURNING {seq}::int8, {id}::text, {identity}"
 const BOUND: [Column; 7] =
     [Column::Id, Column::Topic, Column::Key, Column::Type, Column::Payload, Column::Headers, Column::CreatedAt];
 const MOMENT: &str = "to_timestamp(0) + $7 * interval '1 microsecond'";
-
-/// An event to insert.
-#[derive(Clone, Debug)]
-pub struct Insert {
-    /// Its identity, where the column takes one; a number is left to the database.
-    pub id: Uuid,
-    /// Its topic.
-    pub topic: String,
-    /// Its key.
-    pub key: Option<String>,
-    /// Which event.
-    pub kind: String,
-    /// Its value; nothing is a tombstone.
-    pub payload: Option<String>,
-    /// A JSON object.
-    pub headers: Option<String>,
-}
-
-/// An event that is in the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inserted {
-    /// Its number; nothing when the role may not read the table.
-    pub seq: Option<i64>,
-    /// Its identity as text; nothing when the database drew it and the role may not read the table.
-    pub id: Option<String>,
-    /// By what the journal knows it; nothing as for `id`, also where the id is text.
-    pub fingerprint: Option<Fingerprint>,
-    /// When, by the database's clock, microseconds since 1970.
-    pub created_at_us: i64,
-}
 
 impl Postgres {
     /// Inserts one event. Refused where the table has no column for what it says.

@@ -8,6 +8,7 @@ use super::settings::Settings;
 use super::table::{self, get};
 use super::{Postgres, schema, view};
 use crate::fault::Fault;
+use crate::source::desk::Step;
 
 /// Where the outbox is or will be: the table's schema, the configured one, or the first of the search path.
 const PLACE: &str = "SELECT coalesce(n.nspname::text, $2, current_schema()::text), coalesce(c.relname::text, $3), c.oid IS NOT NULL, \
@@ -45,15 +46,6 @@ impl Migration {
         let found = self.text.split("\n--@ ").skip(1).find_map(|part| part.strip_prefix(name)?.strip_prefix(':'));
         found.and_then(|part| part.split_once('\n')).map_or("", |(_, body)| body.trim_start_matches('\n'))
     }
-}
-
-/// One transaction of a migration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// What it does.
-    pub title: String,
-    /// The statements.
-    pub sql: String,
 }
 
 /// Where an outbox is or will be.

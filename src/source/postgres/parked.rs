@@ -14,6 +14,7 @@ use super::{Postgres, standing};
 use crate::config::Mark;
 use crate::fault::{Fault, HaltCode};
 use crate::source::ClaimNumber;
+use crate::source::desk::{Chosen, Decision, ParkedEvent};
 
 /// `$1` name, `$2` identities, `$3` code, `$4` topic; NULL: any.
 const CHOSEN: &str = "p.name = $1 AND ($2::text[] IS NULL OR p.id = ANY ($2)) AND ($3::text IS NULL OR p.code = $3) \
@@ -46,59 +47,6 @@ const DELETE: &str = "DELETE FROM {outbox} o USING chosen p WHERE {seq} = p.seq 
     RETURNING p.seq, true AS is_marked";
 const AUDIT_EACH: &str = "INSERT INTO {audit} (name, who, action, reason, detail) SELECT $1, session_user || $5, $6, $7, \
     jsonb_build_object('seq', c.seq, 'id', c.id, 'topic', c.topic, 'code', c.code) FROM chosen c";
-
-/// Which parked events are meant: all that fit each of what is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chosen {
-    /// Those with these identities; none given: any.
-    pub ids: Vec<String>,
-    /// Those that were parked for this reason.
-    pub code: Option<String>,
-    /// Those of this topic.
-    pub topic: Option<String>,
-}
-
-/// A parked event, for a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParkedEvent {
-    /// Its number.
-    pub seq: i64,
-    /// Its identity as text.
-    pub id: String,
-    /// Its topic as in the table.
-    pub topic: String,
-    /// Its key as text.
-    pub key: Option<String>,
-    /// Why, as a stable word.
-    pub code: String,
-    /// Why, as a sentence.
-    pub detail: String,
-    /// Whether later events of its key wait.
-    pub blocking: bool,
-    /// For how long it has been parked.
-    pub age: Duration,
-    /// How many events wait behind it, among the first 100,000 that are unsent.
-    pub waiting: u64,
-}
-
-/// What becomes of parked events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// They are tried again.
-    Retry,
-    /// They are marked as sent and never published.
-    Discard,
-}
-
-impl Decision {
-    /// Its name in the audit.
-    pub fn action(self) -> &'static str {
-        match self {
-            Self::Retry => "parked retry",
-            Self::Discard => "parked discard",
-        }
-    }
-}
 
 impl Postgres {
     /// Parked events by reason and number, at most `most`.

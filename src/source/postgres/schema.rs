@@ -2,7 +2,7 @@
 
 use super::connection::{Link, Work, statement};
 use super::failure::MIGRATE;
-use super::migration::{MIGRATIONS, Step};
+use super::migration::MIGRATIONS;
 use super::names::{Names, literal};
 use super::settings::Settings;
 use super::table::get;
@@ -11,6 +11,7 @@ use crate::config::Delivery;
 use crate::fault::Fault;
 use crate::journal::FORMAT;
 use crate::source::ClaimNumber;
+use crate::source::desk::Step;
 
 /// What the migrations have reached: of the relay's own tables, and of this table of events.
 const REACHED: &str = "SELECT coalesce(max(version) FILTER (WHERE scope = ''), 0), coalesce(max(version) FILTER (WHERE scope = $1), 0) \

@@ -11,7 +11,8 @@ use super::table::{self, get};
 use super::{Postgres, settle, standing};
 use crate::config::Column;
 use crate::fault::{Cause, Fault, Halt};
-use crate::journal::{Applied, DatabaseIdentity, Record};
+use crate::journal::{Applied, Record};
+use crate::source::desk::{Acceptance, Request};
 use crate::source::{ClaimNumber, Pins, Source, Standing};
 
 const PAUSE: &str = "UPDATE {state} SET paused_at = clock_timestamp(), paused_by = session_user || $2, paused_reason = $3 \
@@ -40,35 +41,6 @@ const RENAME: [&str; 4] = [
 const FORGET: &str = "DELETE FROM {applied} WHERE name = $1";
 const UNAPPLY: &str = "DELETE FROM {applied} WHERE name = $1 AND n = $2";
 const AUDIT: &str = "INSERT INTO {audit} (name, who, action, reason, detail) VALUES ($1, session_user || $2, $3, $4, $5::jsonb)";
-
-/// Who wants a change, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Who asks, added to the name of the database role.
-    pub who: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// Which databases an outbox may be published from, and which one this is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acceptance {
-    /// Host, port and database as configured.
-    pub address: String,
-    /// What the server says of itself.
-    pub database: DatabaseIdentity,
-    /// Accepted addresses.
-    pub addresses: Vec<String>,
-    /// Accepted system identifiers.
-    pub systems: Vec<String>,
-}
-
-impl Acceptance {
-    /// Whether this database is one of the accepted ones.
-    pub fn holds(&self) -> bool {
-        self.addresses.contains(&self.address) && self.systems.contains(&self.database.system)
-    }
-}
 
 impl Postgres {
     /// Pauses the outbox; says whether it was not paused before.

@@ -1,0 +1,185 @@
+//! What commands ask of a source, and what they get: the words that every database has in common.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Pins;
+use crate::event::Fingerprint;
+use crate::journal::DatabaseIdentity;
+
+/// Where the outbox stands, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Identity of the outbox.
+    pub outbox: Uuid,
+    /// Mode in the state row.
+    pub delivery: String,
+    /// Events that wait, at most 10,001.
+    pub pending: u64,
+    /// How long the first of them has waited.
+    pub oldest: Option<Duration>,
+    /// Events that are set aside.
+    pub parked: u64,
+    /// Events that wait behind those, or for their topic, at most 10,001.
+    pub blocked: u64,
+    /// Topics that are held.
+    pub held: u64,
+    /// Newest batch whose rows are marked.
+    pub applied: u64,
+    /// Instance that holds the lease, when one does.
+    pub owner: Option<String>,
+    /// Number of the newest grant.
+    pub epoch: u64,
+    /// How long the lease still runs.
+    pub lease_left: Option<Duration>,
+    /// Who has paused the outbox, why, and for how long it has been.
+    pub paused: Option<(String, String, Duration)>,
+    /// The halt that is written in the state row: code, evidence, age.
+    pub halted: Option<(String, String, Duration)>,
+    /// Pinned topics.
+    pub pins: Pins,
+    /// Why a relay refuses to serve this table, and the remedy.
+    pub refused: Option<(String, String)>,
+}
+
+/// A transaction that has written to the outbox and not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenWriter {
+    /// Process of the server; nothing for a prepared transaction.
+    pub pid: Option<i32>,
+    /// Name of a prepared transaction.
+    pub gid: Option<String>,
+    /// How long it has been open; nothing where the role may not see that.
+    pub age: Option<Duration>,
+}
+
+/// An event to insert.
+#[derive(Clone, Debug)]
+pub struct Insert {
+    /// Its identity, where the column takes one; a number is left to the database.
+    pub id: Uuid,
+    /// Its topic.
+    pub topic: String,
+    /// Its key.
+    pub key: Option<String>,
+    /// Which event.
+    pub kind: String,
+    /// Its value; nothing is a tombstone.
+    pub payload: Option<String>,
+    /// A JSON object.
+    pub headers: Option<String>,
+}
+
+/// An event that is in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inserted {
+    /// Its number; nothing when the role may not read the table.
+    pub seq: Option<i64>,
+    /// Its identity as text; nothing when the database drew it and the role may not read the table.
+    pub id: Option<String>,
+    /// By what the journal knows it; nothing as for `id`, also where the id is text.
+    pub fingerprint: Option<Fingerprint>,
+    /// When, by the database's clock, microseconds since 1970.
+    pub created_at_us: i64,
+}
+
+/// Which parked events are meant: all that fit each of what is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// Those with these identities; none given: any.
+    pub ids: Vec<String>,
+    /// Those that were parked for this reason.
+    pub code: Option<String>,
+    /// Those of this topic.
+    pub topic: Option<String>,
+}
+
+/// A parked event, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedEvent {
+    /// Its number.
+    pub seq: i64,
+    /// Its identity as text.
+    pub id: String,
+    /// Its topic as in the table.
+    pub topic: String,
+    /// Its key as text.
+    pub key: Option<String>,
+    /// Why, as a stable word.
+    pub code: String,
+    /// Why, as a sentence.
+    pub detail: String,
+    /// Whether later events of its key wait.
+    pub blocking: bool,
+    /// For how long it has been parked.
+    pub age: Duration,
+    /// How many events wait behind it, among the first 100,000 that are unsent.
+    pub waiting: u64,
+}
+
+/// What becomes of parked events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// They are tried again.
+    Retry,
+    /// They are marked as sent and never published.
+    Discard,
+}
+
+impl Decision {
+    /// Its name in the audit.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Retry => "parked retry",
+            Self::Discard => "parked discard",
+        }
+    }
+}
+
+/// Who wants a change, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks, added to the name of the database role.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Which databases an outbox may be published from, and which one this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acceptance {
+    /// Host, port and database as configured.
+    pub address: String,
+    /// What the server says of itself.
+    pub database: DatabaseIdentity,
+    /// Accepted addresses.
+    pub addresses: Vec<String>,
+    /// Accepted system identifiers.
+    pub systems: Vec<String>,
+}
+
+impl Acceptance {
+    /// Whether this database is one of the accepted ones.
+    pub fn holds(&self) -> bool {
+        self.addresses.contains(&self.address) && self.systems.contains(&self.database.system)
+    }
+}
+
+/// One transaction of a migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What it does.
+    pub title: String,
+    /// The statements.
+    pub sql: String,
+}
+
+/// Something to know about a table of one's own, or to do for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// What and why.
+    pub why: String,
+    /// A statement for a person to run.
+    pub sql: Option<String>,
+}

@@ -1,0 +1,98 @@
+//! Names in SQL: quoted, filled into the placeholders of a statement. The relay's own tables have fixed names.
+
+use std::sync::Arc;
+
+use sqlx::AssertSqlSafe;
+
+/// An identifier as it stands in a statement.
+fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// A text as it stands in a statement that cannot have values bound to it.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A statement with its names filled in.
+#[derive(Clone, Debug)]
+pub(super) struct Sql(Arc<str>);
+
+impl Sql {
+    /// For sqlx: names are quoted, and nothing else is ever put into a statement.
+    pub(super) fn safe(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.0.clone())
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The table of one outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    /// As configured.
+    pub(super) table: String,
+}
+
+/// The text of a moment, as every column of ours has it: fixed in length, so that later moments compare as greater.
+const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+/// A key as it stands in the table of parked events, whatever its type.
+const KEY_TEXT: &str = "CASE typeof(o.key) WHEN 'blob' THEN '\\x' || lower(hex(o.key)) ELSE o.key END";
+/// Numbers and identities that are bound as JSON, `[[seq, "id"], …]`: one statement for a whole batch.
+const BATCH: &str = "b (seq, id) AS MATERIALIZED (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
+
+impl Names {
+    /// Fills the placeholders of `template`, each once: what a name holds is never looked at again.
+    pub(super) fn sql(&self, template: &str) -> Sql {
+        self.sql_with(template, &[])
+    }
+
+    /// [`Names::sql`] with further placeholders, whose values are SQL already.
+    pub(super) fn sql_with(&self, template: &str, more: &[(&str, &str)]) -> Sql {
+        let mut text = String::with_capacity(template.len() + 256);
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            text.push_str(before);
+            let name = after.split_once('}').and_then(|(name, tail)| Some((self.value(name, more)?, tail)));
+            rest = match name {
+                Some((value, tail)) => {
+                    text.push_str(&value);
+                    tail
+                }
+                None => {
+                    text.push('{');
+                    after
+                }
+            };
+        }
+        text.push_str(rest);
+        Sql(text.into())
+    }
+
+    fn value(&self, placeholder: &str, more: &[(&str, &str)]) -> Option<String> {
+        Some(match placeholder {
+            "outbox" => quoted(&self.table),
+            "pending" => quoted(&format!("{}_pending", self.table)),
+            "unsent_index" => quoted(&format!("{}_unsent", self.table)),
+            "table_name" => literal(&self.table),
+            "now" => NOW.to_owned(),
+            "key_text" => KEY_TEXT.to_owned(),
+            "batch" => BATCH.to_owned(),
+            _ => return more.iter().find(|(name, _)| *name == placeholder).map(|(_, value)| (*value).to_owned()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes() {
+        let names = Names { table: "x\"; DROP TABLE y; --{outbox}".into() };
+        assert_eq!(names.sql("FROM {outbox} {unknown} {").text(), "FROM \"x\"\"; DROP TABLE y; --{outbox}\" {unknown} {");
+        assert_eq!(literal("a'; DROP"), "'a''; DROP'");
+    }
+}
