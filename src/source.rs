@@ -160,6 +160,12 @@ pub trait Reader: Send {
 
     /// Fetches unsent rows in order. Claim number, token and files are compared in the same statement.
     fn fetch(&mut self, query: &Query) -> impl Future<Output = Result<Fetched, Fault>> + Send;
+
+    /// Ends when something was committed since the last fetch, or may have been: a fetch is worth it before its time. Where the database
+    /// does not tell that cheaply it never ends. May be dropped half way.
+    fn news(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Marks rows and keeps what belongs to the state row, under the claim number.

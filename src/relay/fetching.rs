@@ -29,6 +29,8 @@ pub(super) struct Fetching<R> {
     waits: Waits,
     /// No fetch before this, unless a batch is full.
     not_before: Instant,
+    /// After a fetch that found nothing: from when on news make the next one come sooner.
+    news_from: Option<Instant>,
     /// When the next proof scan is due.
     proof_due: Instant,
     /// The first event of the batch that was published last.
@@ -43,7 +45,18 @@ impl<R: Reader> Fetching<R> {
         let cursor = begin(&mut reader).await?;
         let (now, interval) = (Instant::now(), PollInterval::new(waits.linger, waits.idle));
         let proof_due = now + waits.proof_scan;
-        Ok(Self { reader, cursor, interval, waits: *waits, not_before: now, proof_due, published: None, lowest_gap: None, metrics })
+        Ok(Self {
+            reader,
+            cursor,
+            interval,
+            waits: *waits,
+            not_before: now,
+            news_from: None,
+            proof_due,
+            published: None,
+            lowest_gap: None,
+            metrics,
+        })
     }
 
     /// Something was set aside or let go: what was learnt of the table does not hold any more. With nothing in flight.
@@ -67,6 +80,7 @@ impl<R: Reader> Fetching<R> {
     /// A batch is about to be published: the next transaction may start a linger later, or at once when the batch was full.
     pub(super) fn publishing(&mut self, batch: &Batch) {
         self.published = batch.events().next().map(|event| (event.seq, event.fingerprint()));
+        self.news_from = None;
         let linger = self.interval.after(Found::Work);
         self.not_before = Instant::now() + if batch.is_full() { std::time::Duration::ZERO } else { linger };
     }
@@ -75,9 +89,11 @@ impl<R: Reader> Fetching<R> {
     pub(super) async fn fetch_in_time(&mut self, form: Form, limits: BatchLimits, stop: &mut Stop) -> Result<Option<Fresh>, Fault> {
         tokio::select! {
             biased;
-            _ = stop.asked() => Ok(None),
-            () = sleep_until(self.not_before) => self.fetch(form, limits).await,
+            _ = stop.asked() => return Ok(None),
+            () = sleep_until(self.not_before) => {}
+            () = news(&mut self.reader, self.news_from) => {}
         }
+        self.fetch(form, limits).await
     }
 
     /// Fetches now.
@@ -103,7 +119,9 @@ impl<R: Reader> Fetching<R> {
             self.proof_due = Instant::now() + self.waits.proof_scan;
         }
         if fetched.batch.is_none() {
-            self.not_before = Instant::now() + self.interval.after(Found::Nothing);
+            let now = Instant::now();
+            self.not_before = now + self.interval.after(Found::Nothing);
+            self.news_from = Some(now + self.waits.linger);
         }
         self.expect_marks_to_last(form, learnt.rescued, fetched.batch.as_deref())?;
         Ok(fetched.batch.map(|batch| Fresh { batch, fetched_at: Instant::now() }))
@@ -128,6 +146,17 @@ impl<R: Reader> Fetching<R> {
             Some(_) | None => (high, Instant::now()),
         });
         self.metrics.gaps(self.cursor.gaps().len(), self.lowest_gap.map(|(_, since)| since));
+    }
+}
+
+/// News that come while the relay is idle; at other times the clock alone decides.
+async fn news<R: Reader>(reader: &mut R, from: Option<Instant>) {
+    match from {
+        Some(from) => {
+            sleep_until(from).await;
+            reader.news().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

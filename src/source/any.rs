@@ -116,6 +116,10 @@ impl Reader for AnyReader {
     async fn fetch(&mut self, query: &Query) -> Result<Fetched, Fault> {
         whichever!(self, reader => reader.fetch(query).await)
     }
+
+    async fn news(&mut self) {
+        whichever!(self, reader => reader.news().await);
+    }
 }
 
 impl Marker for AnyMarker {

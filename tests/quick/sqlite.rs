@@ -13,6 +13,7 @@ use crate::source_conformance::{Setup, SourceWorld};
 
 mod commands;
 mod past;
+mod relayed;
 
 /// A folder that goes with the test.
 pub struct Folder(PathBuf);

@@ -32,13 +32,15 @@ pub struct SqliteReader {
     link: Link,
     guard: Guard,
     rows: Sql,
+    /// Which commits of others the last fetch saw.
+    version: Option<i64>,
 }
 
 impl SqliteReader {
     pub(super) fn new(link: Link, names: &Names, settings: &Settings, claim: ClaimNumber, newest: Newest) -> Self {
         let (name, table) = (settings.name().to_owned(), names.table.clone());
         let rows = names.sql(&ROWS.replace("{is_free}", FREE));
-        Self { link, guard: Guard { sql: names.sql(GUARDS), name, table, claim, newest }, rows }
+        Self { link, guard: Guard { sql: names.sql(GUARDS), name, table, claim, newest }, rows, version: None }
     }
 }
 
@@ -61,8 +63,17 @@ impl Reader for SqliteReader {
         let listing = self.guard.pass(&mut work).await?;
         let mut rows = Rows::new(query.limits);
         work.each(statement, |row| rows.take(row)).await?;
+        let version = work.version().await?;
         work.commit().await?;
+        self.version = Some(version);
         Ok(Fetched { listing, batch: rows.build().map(Arc::new) })
+    }
+
+    async fn news(&mut self) {
+        match self.version {
+            Some(version) => self.link.changed(version).await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -47,6 +47,11 @@ impl Holder {
         Lease::Taken { by: self.instance, start: self.start }
     }
 
+    /// Whether this process may have it: free, run out, of our own instance, or ours already.
+    fn is_for(&self, instance: &str, start: u64, takeover: Takeover) -> bool {
+        !self.alive || self.start == start || (takeover == Takeover::OwnInstance && self.instance == instance)
+    }
+
     /// The grants with one more.
     fn grants(&self, start: u64) -> Vec<i64> {
         let mut starts = self.starts.clone();
@@ -86,17 +91,23 @@ impl Leases for Sqlite {
 }
 
 impl Sqlite {
-    /// Takes the lease when it is free, run out, of our own instance, or ours already; only the last is no new grant.
+    /// A standby only reads, several times a second; who may have the lease looks again as the only writer. What is ours already is no
+    /// new grant.
     async fn try_to_take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
         let mut link = self.leases.link().await;
+        let mut work = link.read().await?;
+        let holder = self.holder(&mut work, &self.names).await?;
+        work.commit().await?;
+        if !holder.is_for(instance, start, takeover) {
+            return Ok(holder.taken());
+        }
         let mut work = link.write().await?;
         let holder = self.holder(&mut work, &self.names).await?;
-        let ours = holder.alive && holder.start == start;
-        let may = ours || !holder.alive || (takeover == Takeover::OwnInstance && holder.instance == instance);
-        if !may {
+        if !holder.is_for(instance, start, takeover) {
             work.commit().await?;
             return Ok(holder.taken());
         }
+        let ours = holder.alive && holder.start == start;
         let (epoch, starts) = if ours { (holder.epoch, holder.starts.clone()) } else { (holder.epoch + 1, holder.grants(start)) };
         let grant = statement(&self.names.sql(&self.with_until(GRANT)))
             .bind(self.settings.name())

@@ -1,5 +1,6 @@
 //! What commands change in the state row: pause and resume, accepted databases, pins. Each leaves a row in the audit.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
 use super::Sqlite;
@@ -202,7 +203,8 @@ impl Sqlite {
 
 /// SQLite has no roles: whoever can write the file is asked for no name but that of the system.
 fn whoever(request: &Request) -> String {
-    request.who.trim().trim_matches(['(', ')']).to_owned()
+    let who = request.who.trim().trim_matches(['(', ')']);
+    if who.is_empty() { "somebody".into() } else { who.to_owned() }
 }
 
 fn with(mut list: Vec<String>, more: &str) -> Vec<String> {

@@ -8,7 +8,7 @@ use super::*;
 use crate::source_conformance::{batch, expect_cause, fetch, full, limited, place, relaying};
 
 /// What `.restore` and a service that restores its own backup do: the same file, with what it held before.
-async fn put_back(world: &World, copy: &Path) {
+pub async fn put_back(world: &World, copy: &Path) {
     let tables = ["outbox", "outboxd_state", "outboxd_applied", "outboxd_token"];
     let copied = tables.map(|table| format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"));
     world.sql(&format!("ATTACH '{}' AS old; BEGIN IMMEDIATE; {} COMMIT;", copy.display(), copied.concat())).await;
