@@ -49,7 +49,7 @@ fn kill_again_and_again(stage: &Stage<'_>, kills: usize, is_enough: impl Fn(&Tal
 }
 
 /// Any moment; sometimes the one after a commit, when the mark is on its way.
-fn wait_for_a_moment(daemon: &Daemon) {
+pub fn wait_for_a_moment(daemon: &Daemon) {
     let_pass(Duration::from_millis(fastrand::u64(100..900)));
     if fastrand::bool() && daemon.log().contains("\"claimed\"") {
         let before = daemon.metric("outboxd_batches_total");
@@ -58,7 +58,7 @@ fn wait_for_a_moment(daemon: &Daemon) {
 }
 
 /// The batch number that the daemon's first claim found in the journal.
-fn first_batch(daemon: &Daemon) -> u64 {
+pub fn first_batch(daemon: &Daemon) -> u64 {
     let log = daemon.log();
     let line = log.lines().find(|line| line.contains("claimed")).expect("it has claimed");
     let line: serde_json::Value = serde_json::from_str(line).expect("the log is JSON");

@@ -50,3 +50,4 @@ mod kafka_sink;
 mod kafka_world;
 mod postgres;
 mod smoke;
+mod sqlite;
