@@ -46,6 +46,14 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Show all of it on this machine: no server, no configuration
+    #[command(after_help = "A shop writes orders to a SQLite outbox; some of its transactions are rolled back. A relay\n\
+        process, killed now and then, publishes them to a broker inside, which kcat and other clients\n\
+        built on librdkafka can read. A reader counts what arrives. Nothing stays behind but the\n\
+        verdict; the exit code is 0 when nothing was lost, 3 when the verdict is bad.\n\n\
+        Examples:\n  outboxd demo\n  outboxd demo --seconds 600      time enough to read along with another client\n  \
+        outboxd demo --seconds 10 --json")]
+    Demo(Demo),
     /// Create or upgrade the tables and the journal topic
     #[command(after_help = "Examples:\n  outboxd migrate --plan\n  outboxd migrate --topics orders:12,payments:6\n  \
         outboxd migrate --roles --writer shop --relay outboxd --apply")]
@@ -234,6 +242,18 @@ impl Json {
 }
 
 #[derive(Debug, Args)]
+struct Demo {
+    /// How long the shop writes; Ctrl-C ends it earlier
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    seconds: u32,
+    /// About how many events a second it writes
+    #[arg(long, default_value_t = 100, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rate: u32,
+    #[command(flatten)]
+    json: Json,
+}
+
+#[derive(Debug, Args)]
 struct Migrate {
     /// Print what would be done, and do nothing
     #[arg(long)]
@@ -321,6 +341,13 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
     if let Command::Completions { shell } = arguments.command {
         return Ok(commands::completions(command(), shell));
     }
+    if let Command::Demo(demo) = &arguments.command {
+        if arguments.config.is_some() || !arguments.set.is_empty() {
+            eprintln!("error: the demo takes no configuration: leave out --config and --set");
+            return Ok(EXIT_USAGE);
+        }
+        return on_runtime(commands::demo(demo.settings(), demo.json.format()));
+    }
     let mut flags = arguments.set;
     if let Command::Send(Send { url: Some(url), .. }) = &arguments.command {
         flags.push(("database.url".into(), url.clone()));
@@ -332,12 +359,17 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
     if let Command::Config(ConfigCommand::Show(json)) = arguments.command {
         return commands::config_show(&loaded, json.format());
     }
+    on_runtime(run(arguments.command, &loaded))
+}
+
+/// Runs a command to its end on this thread, with others beside it.
+fn on_runtime(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("the runtime cannot be started: {error}")))?;
-    let code = runtime.block_on(run(arguments.command, &loaded));
+    let code = runtime.block_on(command);
     // a client that still hangs in a call to its broker must not hold the process
     runtime.shutdown_background();
     code
@@ -347,6 +379,7 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
     let config = &loaded.config;
     match command {
         Command::Run { once } => commands::run(config, once.into()).await,
+        Command::Demo(demo) => commands::demo(demo.settings(), demo.json.format()).await,
         Command::Migrate(Migrate { roles: true, writer, relay, apply, .. }) => {
             commands::roles(config, &commands::Roles { writer, relay }, apply.into()).await
         }
@@ -383,6 +416,12 @@ async fn run_parked(config: &Config, command: ParkedCommand) -> Result<u8, Failu
             Ok(EXIT_USAGE)
         }
         ParkedCommand::Discard(decide) => commands::parked_decide(config, &decide.to(Decision::Discard)).await,
+    }
+}
+
+impl Demo {
+    fn settings(&self) -> commands::DemoSettings {
+        commands::DemoSettings { lasts: Duration::from_secs(self.seconds.into()), rate: self.rate }
     }
 }
 

@@ -31,7 +31,7 @@
 //! 5. [`source::postgres`], [`source::sqlite`] and [`sink::kafka`]: the seams served;
 //!    [`source::memory`] and [`sink::memory`]: their twins for tests.
 //! 6. [`daemon`]: the process around the relay: lease, standby, signals; with [`http`], [`metrics`], [`log`].
-//! 7. [`cli`], [`commands`], [`config`]: what a person touches.
+//! 7. [`cli`], [`commands`], [`config`]: what a person touches. [`demo`] plays all of it on one machine.
 //!
 //! Dependencies point one way: `cli → commands → daemon → relay → {source, sink} → event, journal, cursor, fault`.
 
@@ -41,6 +41,7 @@ pub mod commands;
 pub mod config;
 pub mod cursor;
 pub mod daemon;
+pub mod demo;
 pub mod event;
 pub mod fault;
 pub mod heartbeat;

@@ -27,13 +27,13 @@ pub(super) struct Answer {
 
 impl Answer {
     #[track_caller]
-    fn expect(&self, code: i32) -> &Self {
+    pub(super) fn expect(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
     #[track_caller]
-    fn says(&self, text: &str) -> &Self {
+    pub(super) fn says(&self, text: &str) -> &Self {
         assert!(self.stderr.contains(text), "{text:?} is not in stderr: {}", self.stderr);
         self
     }
@@ -115,6 +115,7 @@ fn every_command_has_help_with_an_example() {
     let commands: [&[&str]; 19] = [
         &[],
         &["run"],
+        &["demo"],
         &["migrate"],
         &["check"],
         &["status"],

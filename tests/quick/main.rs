@@ -8,6 +8,7 @@ mod source_conformance;
 
 mod cli;
 mod daemon;
+mod demo;
 mod documents;
 mod log;
 mod packaging;
