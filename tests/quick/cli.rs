@@ -112,7 +112,7 @@ pub(super) fn assert_current(path: &str, text: &str) {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["run"],
         &["demo"],

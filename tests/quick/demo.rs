@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use outboxd::config::{self, Delivery};
 use outboxd::demo::{Broker, PARTITIONS, TOPIC};
+use outboxd::heartbeat::Heartbeat;
 use outboxd::journal::Applied;
 use outboxd::sink::kafka::{KafkaSink, Settings};
 use outboxd::sink::{Fenced, Sink};
@@ -59,7 +60,7 @@ fn at_least_once(broker: &Broker) -> KafkaSink {
     };
     let mut kafka = config::load(&sources).unwrap().config.kafka;
     kafka.delivery = Delivery::AtLeastOnce;
-    KafkaSink::new(Settings { name: "demo".into(), source: None, kafka }).unwrap()
+    KafkaSink::new(Settings { name: "demo".into(), source: None, kafka, signs: Heartbeat::new() }).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

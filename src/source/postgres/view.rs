@@ -4,10 +4,10 @@ use sha2::{Digest, Sha256};
 
 use super::columns::Columns;
 use super::connection::{Work, statement};
-use super::migration::Step;
 use super::names::{Names, literal};
 use super::table::get;
 use crate::fault::Fault;
+use crate::source::desk::Step;
 
 /// Whether the view is what it should be stands in its comment. Rejected: to compare pg_get_viewdef(), which words a definition anew and
 /// differently in each version.
