@@ -40,10 +40,15 @@ fn a_second_signal_ends_a_drain_that_cannot_end() {
     let adapt = |options: DaemonOptions, _: &str| options.set("kafka.brokers", &way.brokers).set("relay.shutdown_grace", "20s");
     let mut stage = Stage::with("impatient", Mark::Row, Postgres::shared(Version::V18), Kafka::shared(), Default::default(), adapt);
     stage.write();
+    let freeze = || {
+        way.nodes[0].set(Weather::Freeze);
+        // under way, and nothing comes back
+        eventually("events wait for Kafka", SOON, || stage.pending() > 100);
+        let_pass(Duration::from_millis(500));
+    };
     let daemon = stage.start("one");
     stage.wait_for_batches(3, SOON);
-    way.nodes[0].set(Weather::Freeze);
-    let_pass(Duration::from_millis(500));
+    freeze();
     daemon.sigterm();
     daemon.wait_log("draining");
     let_pass(Duration::from_secs(1));
@@ -57,8 +62,7 @@ fn a_second_signal_ends_a_drain_that_cannot_end() {
     let daemon = stage.options.clone().set("relay.shutdown_grace", "1s").start();
     daemon.wait_log("claimed");
     stage.wait_for_batches(3, SOON);
-    way.nodes[0].set(Weather::Freeze);
-    let_pass(Duration::from_millis(500));
+    freeze();
     let signal = Instant::now();
     daemon.sigterm();
     assert_eq!(daemon.wait_exit(SOON), 1, "not drained");
