@@ -1,10 +1,11 @@
-//! `check`: from what was found to what it means. Pure: the looking is done by `source::postgres` and `sink::kafka`, and this turns facts
-//! into findings (`configuration`, `database`, `table`, `standing`, `cluster`, `journal`, `topics`), and findings into the promises that
-//! follow (`guarantees`).
+//! `check`: from what was found to what it means. Pure: the looking is done by the sources and `sink::kafka`, and this turns facts
+//! into findings (`configuration`, `database`, `table`, `file`, `standing`, `cluster`, `journal`, `topics`), and findings into the promises
+//! that follow (`guarantees`).
 
 mod cluster;
 mod configuration;
 mod database;
+mod file;
 mod guarantees;
 mod journal;
 mod names;
@@ -19,14 +20,14 @@ mod topics;
 use std::fmt;
 
 pub use guarantees::{Guarantee, NOT_LOOKED, Promise, Reason, Verdict};
-pub use names::{Name, Part};
+pub use names::{Kind, Name, Part};
 pub use show::printable;
 pub use topics::{Choice, Wanted, wanted};
 
 use crate::config::{Config, ConfigErrors, Delivery};
 use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_REFUSED, Fault};
 use crate::sink::kafka::{ClusterFacts, TopicPlan};
-use crate::source::postgres::Checkup;
+use crate::source::any::Checkup;
 
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +187,7 @@ impl Report {
         }
         // stable: what is told of several topics stays together by name
         findings.sort_by_key(|finding| finding.name);
-        let guarantees = guarantees::follow(&findings, config.kafka.delivery == Delivery::ExactlyOnce);
+        let guarantees = guarantees::follow(&findings, config.kafka.delivery == Delivery::ExactlyOnce, Kind::of(config));
         Self { outbox: config.outbox.name.clone(), findings, guarantees }
     }
 

@@ -5,7 +5,7 @@ use super::{Finding, Name, Seen, journal, topics};
 use crate::config::{Config, Delivery};
 use crate::fault::Fault;
 use crate::sink::kafka::ClusterFacts;
-use crate::source::postgres::Checkup;
+use crate::source::any::Checkup;
 
 pub(super) fn findings(
     config: &Config,
@@ -21,7 +21,7 @@ pub(super) fn findings(
     let mut findings = vec![reachable(config, &who), brokers(cluster.brokers)];
     if config.kafka.delivery == Delivery::ExactlyOnce {
         findings.extend([transactions(cluster), timeout(config, cluster), log(cluster)]);
-        let activity = database.and_then(|database| database.outbox.as_ref().ok()?.activity.as_ref().ok());
+        let activity = database.and_then(Checkup::activity);
         findings.extend(journal::findings(config, cluster, seen, activity, &who));
     }
     findings.extend(topics::findings(config, cluster, database, &who));

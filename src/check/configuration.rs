@@ -1,11 +1,16 @@
 //! What follows from the configuration alone.
 
-use super::{Finding, Name};
+use super::{Finding, Kind, Name};
 use crate::config::{Column, Config, DatabaseTls, Delivery, Host, Mark, OnPoison, Order, Retention};
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let held = Finding::ok(Name::Configuration, format!("it holds together; the outbox is {}", config.outbox.name));
-    vec![held, delivery(config), order(config), retention(config), poison(config), database_tls(config), kafka_tls(config)]
+    let mut findings =
+        vec![held, delivery(config), order(config), retention(config), poison(config), database_tls(config), kafka_tls(config)];
+    if Kind::of(config) == Kind::File {
+        findings.push(one_writer());
+    }
+    findings
 }
 
 fn delivery(config: &Config) -> Finding {
@@ -95,6 +100,14 @@ fn kafka_tls(config: &Config) -> Finding {
             "Set kafka.security = \"ssl\" or \"sasl_ssl\", unless the network is trusted",
         ),
     }
+}
+
+fn one_writer() -> Finding {
+    Finding::warning(
+        Name::OneWriter,
+        "SQLite has one writer at a time: while the relay marks a batch, services wait",
+        "Set PRAGMA busy_timeout for each connection of a service; a lower relay.batch_max_events makes the wait shorter",
+    )
 }
 
 /// Whether a host is this machine. Names are not looked up: the answer would be today's.

@@ -1,9 +1,10 @@
-//! The server, and the way to its parts.
+//! The database, and the way to its parts.
 
-use super::{Finding, Name, standing, table};
+use super::{Finding, Name, file, standing, table};
 use crate::config::Config;
 use crate::fault::{EXIT_UNREACHABLE, Fault};
-use crate::source::postgres::{Checkup, ServerFacts};
+use crate::source::any::Checkup;
+use crate::source::postgres::{self, ServerFacts};
 
 use super::State;
 
@@ -20,7 +21,15 @@ pub(super) fn findings(config: &Config, database: &Result<Checkup, Fault>) -> Ve
     };
     let address = config.database.address();
     let mut findings = vec![Finding::ok(Name::DatabaseReachable, format!("{address} answers"))];
-    findings.extend(server(&checkup.server));
+    findings.extend(match checkup {
+        Checkup::Postgres(checkup) => server_findings(config, checkup),
+        Checkup::Sqlite(checkup) => file::findings(config, checkup),
+    });
+    findings
+}
+
+fn server_findings(config: &Config, checkup: &postgres::Checkup) -> Vec<Finding> {
+    let mut findings = server(&checkup.server).to_vec();
     match &checkup.outbox {
         Ok(outbox) => {
             findings.extend(table::findings(config, outbox, &checkup.server));

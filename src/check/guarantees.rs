@@ -1,6 +1,6 @@
 //! What is promised, and what each promise rests on. A promise is only as good as the findings below it.
 
-use super::{Finding, Name, State};
+use super::{Finding, Kind, Name, State};
 
 /// What is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +159,14 @@ const NO_LOSS: [(Name, Harm); 22] = [
     (Name::Halted, Endangers),
 ];
 
-const WRITERS_NEVER_WAIT: [(Name, Harm); 4] =
-    [(Name::InsertAndDelete, Endangers), (Name::Triggers, Endangers), (Name::Rules, Endangers), (Name::Autovacuum, Endangers)];
+const WRITERS_NEVER_WAIT: [(Name, Harm); 6] = [
+    (Name::OneWriter, Breaks),
+    (Name::WalMode, Endangers),
+    (Name::InsertAndDelete, Endangers),
+    (Name::Triggers, Endangers),
+    (Name::Rules, Endangers),
+    (Name::Autovacuum, Endangers),
+];
 
 const COPIES_DETECTED: [(Name, Harm); 5] = [
     (Name::Delivery, Endangers),
@@ -208,13 +214,14 @@ impl Promise {
     }
 }
 
-/// Judges each promise. `journalled`: whether the mode has a journal; what only that has is otherwise not missed.
-pub(super) fn follow(findings: &[Finding], journalled: bool) -> Vec<Guarantee> {
-    Promise::ALL.into_iter().map(|promise| judge(promise, findings, journalled)).collect()
+/// Judges each promise. `journalled`: whether the mode has a journal; what only that has, or only another kind of database, is not missed.
+pub(super) fn follow(findings: &[Finding], journalled: bool, kind: Kind) -> Vec<Guarantee> {
+    let asked = |name: Name| name.is_of(kind) && (journalled || !name.needs_journal());
+    Promise::ALL.into_iter().map(|promise| judge(promise, findings, asked)).collect()
 }
 
-fn judge(promise: Promise, findings: &[Finding], journalled: bool) -> Guarantee {
-    let rests_on: Vec<(Name, Harm)> = promise.rests_on().filter(|(name, _)| journalled || !name.needs_journal()).collect();
+fn judge(promise: Promise, findings: &[Finding], asked: impl Fn(Name) -> bool) -> Guarantee {
+    let rests_on: Vec<(Name, Harm)> = promise.rests_on().filter(|(name, _)| asked(*name)).collect();
     let mut because = Vec::new();
     for (name, harm) in &rests_on {
         let mut of_name = findings.iter().filter(|finding| finding.name == *name).peekable();

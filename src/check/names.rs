@@ -1,5 +1,7 @@
 //! The names of the findings. They are stable: scripts match on them, and `docs/check.md` has a part for each.
 
+use crate::config::Config;
+
 macro_rules! names {
     ($($part:ident { $($(#[$about:meta])* $name:ident = $word:literal,)+ })+) => {
         /// What a finding is about.
@@ -64,6 +66,8 @@ names! {
         DatabaseTls = "database-tls",
         /// Whether the way to the brokers is encrypted.
         KafkaTls = "kafka-tls",
+        /// That services and the relay take turns at writing a file.
+        OneWriter = "one-writer",
     }
     Database {
         /// Whether the server answers and lets us in.
@@ -78,6 +82,8 @@ names! {
         FullPageWrites = "full-page-writes",
         /// `synchronous_commit`
         SynchronousCommit = "synchronous-commit",
+        /// Whether readers and the writer of a file wait for each other.
+        WalMode = "wal-mode",
         /// How far the two clocks are apart.
         Clock = "clock",
         /// Whether there is a table that can be relayed.
@@ -197,7 +203,52 @@ names! {
     }
 }
 
+/// What kind of database is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A PostgreSQL server.
+    Server,
+    /// A SQLite file.
+    File,
+}
+
+impl Kind {
+    /// That of the configured database.
+    pub fn of(config: &Config) -> Self {
+        if config.database.url.file().is_some() { Self::File } else { Self::Server }
+    }
+}
+
+/// What a file has and a server has not.
+const OF_FILES: [Name; 2] = [Name::OneWriter, Name::WalMode];
+/// What a server has and a file has not.
+const OF_SERVERS: [Name; 15] = [
+    Name::DatabaseVersion,
+    Name::DatabasePrimary,
+    Name::Fsync,
+    Name::FullPageWrites,
+    Name::Clock,
+    Name::TableLogged,
+    Name::TableInheritance,
+    Name::TableSubscription,
+    Name::Payload,
+    Name::RowSecurity,
+    Name::Rules,
+    Name::UniqueNumbers,
+    Name::Autovacuum,
+    Name::InsertAndDelete,
+    Name::OpenTransactions,
+];
+
 impl Name {
+    /// Whether such a database has it.
+    pub fn is_of(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Server => !OF_FILES.contains(&self),
+            Kind::File => !OF_SERVERS.contains(&self),
+        }
+    }
+
     /// Whether it is told once for each event topic, so that it is missing where there is none.
     pub fn is_by_topic(self) -> bool {
         self.as_str().starts_with("topic-") || self == Self::Topic

@@ -5,26 +5,44 @@ use std::time::Duration;
 use super::{Finding, Name, listed};
 use crate::config::Config;
 use crate::fault::{Fault, HaltCode};
-use crate::source::postgres::{Acceptance, Aside, OpenWriter, Outbox, Right, Row};
+use crate::source::desk::{Acceptance, Aside, OpenWriter, Row};
+use crate::source::postgres::{Outbox, Right};
 
 /// A transaction that has kept the outbox open for longer than this is worth a look.
 const LONG: Duration = Duration::from_secs(60);
 const MIGRATE: &str = "Run `outboxd migrate`";
 
+/// What every database keeps of an outbox.
+pub(super) struct Books<'a> {
+    /// The table, with its schema where there are schemas.
+    pub table: &'a str,
+    pub schema: &'a Result<(), Fault>,
+    pub row: &'a Result<Option<Row>, Fault>,
+    pub acceptance: &'a Result<Acceptance, Fault>,
+    pub aside: &'a Result<Aside, Fault>,
+    pub neighbours: &'a Result<Vec<String>, Fault>,
+}
+
 pub(super) fn findings(config: &Config, outbox: &Outbox) -> Vec<Finding> {
-    let mut findings = vec![match &outbox.schema {
+    let Outbox { table, schema, row, acceptance, aside, neighbours, .. } = outbox;
+    let mut findings = books(config, &Books { table, schema, row, acceptance, aside, neighbours });
+    findings.extend(rights(&outbox.rights));
+    findings.push(answer(Name::OpenTransactions, &outbox.writers, |writers| open(writers)));
+    findings
+}
+
+pub(super) fn books(config: &Config, books: &Books) -> Vec<Finding> {
+    let mut findings = vec![match books.schema {
         Ok(()) => Finding::ok(Name::Schema, "of a version that this outboxd works with"),
         Err(fault) => Finding::required(Name::Schema, fault),
     }];
-    findings.extend(rights(&outbox.rights));
-    findings.extend(row(config, outbox));
-    findings.push(answer(Name::Identity, &outbox.acceptance, identity));
-    findings.extend(aside(&outbox.aside));
-    findings.push(answer(Name::Neighbours, &outbox.neighbours, |names| match names.as_slice() {
-        [] => Finding::ok(Name::Neighbours, "no other outbox has its books in this schema"),
-        names => Finding::ok(Name::Neighbours, format!("these outboxes have their books in this schema too: {}", listed(names))),
+    findings.extend(row(config, books));
+    findings.push(answer(Name::Identity, books.acceptance, identity));
+    findings.extend(aside(books.aside));
+    findings.push(answer(Name::Neighbours, books.neighbours, |names| match names.as_slice() {
+        [] => Finding::ok(Name::Neighbours, "no other outbox has its books beside these"),
+        names => Finding::ok(Name::Neighbours, format!("these outboxes have their books beside these: {}", listed(names))),
     }));
-    findings.push(answer(Name::OpenTransactions, &outbox.writers, |writers| open(writers)));
     findings
 }
 
@@ -53,9 +71,9 @@ fn rights(rights: &Result<Vec<Right>, Fault>) -> Vec<Finding> {
     }
 }
 
-fn row(config: &Config, outbox: &Outbox) -> Vec<Finding> {
+fn row(config: &Config, books: &Books) -> Vec<Finding> {
     let name = &config.outbox.name;
-    let row = match &outbox.row {
+    let row = match books.row {
         Ok(Some(row)) => row,
         Ok(None) => {
             let found = format!("this database knows no outbox named {name}");
@@ -66,11 +84,11 @@ fn row(config: &Config, outbox: &Outbox) -> Vec<Finding> {
             return names.iter().map(|name| Finding::unanswered(*name, fault)).collect();
         }
     };
-    vec![owned(name, &outbox.table, row), mode(config, row), halted(row), paused(row), owner(row)]
+    vec![owned(name, books.table, row), mode(config, row), halted(row), paused(row), owner(row)]
 }
 
 fn owned(name: &str, table: &str, row: &Row) -> Finding {
-    if table.ends_with(&format!(".{}", row.table)) {
+    if table.eq_ignore_ascii_case(&row.table) || table.ends_with(&format!(".{}", row.table)) {
         return Finding::ok(Name::Outbox, format!("{name} is set up for {table}"));
     }
     let found = format!("{name} belongs to table {}, not to {table}", row.table);

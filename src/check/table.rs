@@ -2,7 +2,8 @@
 
 use super::{Finding, Name, listed};
 use crate::config::{Config, Mark, Order, Retention};
-use crate::source::postgres::{Activity, Covers, Index, Obstacle, Outbox, Policy, Sequence, ServerFacts, Shape};
+use crate::source::desk::Obstacle;
+use crate::source::postgres::{Activity, Covers, Index, Outbox, Policy, Sequence, ServerFacts, Shape};
 
 /// So many inserts must have been counted before anything is concluded from them.
 const ENOUGH_ROWS: i64 = 10;
@@ -166,7 +167,7 @@ fn row_security(config: &Config, policies: Option<&[Policy]>) -> Finding {
     Finding::warning(Name::RowSecurity, format!("policies may hide rows from our role: {names}"), remedy)
 }
 
-fn obstacles(config: &Config, name: Name, what: &str, found: &[Obstacle]) -> Finding {
+pub(super) fn obstacles(config: &Config, name: Name, what: &str, found: &[Obstacle]) -> Finding {
     let deletes = config.outbox.mark == Mark::Delete || config.outbox.retention != Retention::Forever;
     let marks = config.outbox.mark == Mark::Row;
     let met: Vec<&str> = found

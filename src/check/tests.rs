@@ -1,6 +1,7 @@
 //! Each finding by the facts that lead to it, and the promises by the findings. No servers.
 
 mod cases;
+mod files;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -94,6 +95,10 @@ fn outbox() -> Outbox {
     }
 }
 
+fn postgres(server: ServerFacts, outbox: Result<Outbox, Fault>) -> Checkup {
+    Checkup::Postgres(Box::new(crate::source::postgres::Checkup { server, outbox }))
+}
+
 fn topic(name: &str, partitions: i32) -> TopicFacts {
     let settings = [
         ("cleanup.policy", "delete"),
@@ -164,7 +169,7 @@ impl World {
         let settings = vec![("max.message.bytes", "1048588".to_owned())];
         let plan = TopicPlan { name: JOURNAL.into(), partitions: 1, replicas: 3, settings };
         let seen = Seen {
-            database: Some(Ok(Checkup { server: self.server, outbox: Ok(self.outbox) })),
+            database: Some(Ok(postgres(self.server, Ok(self.outbox)))),
             cluster: Some(Ok(self.cluster)),
             journal: Some(plan),
             agreement: Some(self.agreement),
@@ -189,7 +194,7 @@ fn all_is_ok_and_every_promise_holds_when_nothing_is_wrong() {
     assert_eq!(report.exit_code(), 0);
     assert!(report.guarantees.iter().all(|guarantee| guarantee.verdict == Verdict::Holds && guarantee.because.is_empty()));
     let told: BTreeSet<Name> = report.findings.iter().map(|finding| finding.name).collect();
-    assert_eq!(told, Name::ALL.iter().copied().collect(), "every name is told");
+    assert_eq!(told, Name::ALL.iter().copied().filter(|name| name.is_of(Kind::Server)).collect(), "every name is told");
     assert!(report.findings.iter().all(|finding| finding.remedy.is_none()), "nothing is to be done where all is well");
 }
 
@@ -275,7 +280,7 @@ fn refused() -> Fault {
 #[test]
 fn a_schema_that_may_not_be_used_fails_as_it_does_for_the_relay() {
     for (fault, exit) in [(refused(), EXIT_REFUSED), (Fault::Standby, 0)] {
-        let checkup = Checkup { server: server(), outbox: Err(fault) };
+        let checkup = postgres(server(), Err(fault));
         let report = Report::new(&config(), &Seen { database: Some(Ok(checkup)), ..Seen::default() });
         assert_eq!(not_ok(&report)[0].0, Name::Table);
         assert_eq!(report.exit_code(), exit, "a standby is told of where the server is: {report:?}");
@@ -314,7 +319,7 @@ fn topics_are_those_published_to_waiting_or_named() {
     let mut world = World::sound();
     world.config.kafka.allow_topics = TopicPatterns(["orders", "wait*", "later", "__x"].map(str::to_owned).into());
     world.outbox.topics = Ok(["waiting", "forbidden"].map(|topic| TopicInUse { topic: topic.into(), without_key: true }).into());
-    let checkup = Checkup { server: world.server, outbox: Ok(world.outbox) };
+    let checkup = postgres(world.server, Ok(world.outbox));
     let found = wanted(&world.config, Some(&checkup));
     let partitions = |topic: &Wanted| topic.pinned.as_ref().map(|pin| pin.partitions);
     let shown = |topic: &Wanted| (topic.name.clone(), partitions(topic), topic.in_use, topic.without_key);
@@ -328,7 +333,7 @@ fn topics_are_those_published_to_waiting_or_named() {
 fn topics_that_are_left_out_are_told() {
     let mut world = World::sound();
     world.config.kafka.allow_topics = TopicPatterns((0..150).map(|n| format!("a{n}")).chain(["orders".into()]).collect());
-    let checkup = Checkup { server: server(), outbox: Ok(world.outbox.clone()) };
+    let checkup = postgres(server(), Ok(world.outbox.clone()));
     let found = wanted(&world.config, Some(&checkup));
     assert_eq!((found.topics.len(), found.left_out, found.topics[0].name.as_str()), (100, 51, "orders"));
     assert_eq!(not_ok(&world.report()), [(Name::Topics, State::Unseen)]);

@@ -9,7 +9,7 @@ use crate::config::{Config, Delivery};
 use crate::fault::{Alarm, EVENTS_TRUNCATED, EXIT_FAILED};
 use crate::sink::kafka::{self, ClusterFacts, Operation, TopicFacts, TopicState};
 use crate::source::Pin;
-use crate::source::postgres::Checkup;
+use crate::source::any::Checkup;
 
 use super::State;
 
@@ -54,11 +54,9 @@ pub fn wanted(config: &Config, database: Option<&Checkup>) -> Choice {
             entry.without_key |= without_key;
         }
     };
-    let outbox = database.and_then(|database| database.outbox.as_ref().ok());
-    let row = outbox.and_then(|outbox| outbox.row.as_ref().ok()?.as_ref());
+    let row = database.and_then(Checkup::row);
     row.iter().flat_map(|row| &row.pins).for_each(|(topic, pin)| add(topic, Some(pin), true, false));
-    let rows = outbox.and_then(|outbox| outbox.topics.as_ref().ok()).map_or(&[][..], Vec::as_slice);
-    rows.iter().for_each(|row| add(&row.topic, None, true, row.without_key));
+    database.map_or(&[][..], Checkup::topics).iter().for_each(|row| add(&row.topic, None, true, row.without_key));
     let named = config.kafka.allow_topics.0.iter().filter(|pattern| !pattern.contains('*'));
     named.for_each(|topic| add(topic, None, false, false));
     let mut topics: Vec<Wanted> = found.into_values().collect();

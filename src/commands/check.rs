@@ -10,8 +10,7 @@ use crate::identity;
 use crate::journal::View;
 use crate::sink::Sink;
 use crate::sink::kafka::KafkaSink;
-use crate::source::any::AnySource;
-use crate::source::postgres::Checkup;
+use crate::source::any::{AnySource, Checkup};
 use crate::source::{Source, Standing};
 
 /// How long reading the journal may take beyond the longest transaction.

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 
-use super::desk::{Acceptance, Advice, Chosen, Decision, Figures, Insert, Inserted, OpenWriter, ParkedEvent, Request, Step};
-use super::postgres::{Checkup, Postgres, PostgresMarker, PostgresReader, PostgresTenure, Roles};
-use super::sqlite::{Sqlite, SqliteMarker, SqliteReader, SqliteTenure};
+use super::desk::{
+    Acceptance, Advice, Chosen, Decision, Figures, Insert, Inserted, OpenWriter, ParkedEvent, Request, Row, Step, TopicInUse,
+};
+use super::postgres::{self, Activity, Postgres, PostgresMarker, PostgresReader, PostgresTenure, Roles};
+use super::sqlite::{self, Sqlite, SqliteMarker, SqliteReader, SqliteTenure};
 use super::{
     ClaimNumber, Fetched, Gauging, Lease, Leases, Marker, Pending, Pins, Pruned, Pruning, Query, Reader, Source, Standing,
     Takeover, Tenure,
@@ -47,6 +49,42 @@ pub enum AnyMarker {
     Postgres(Box<PostgresMarker>),
     /// In SQLite.
     Sqlite(Box<SqliteMarker>),
+}
+
+/// What `check` found in one of the databases.
+#[derive(Clone, Debug)]
+pub enum Checkup {
+    /// On a PostgreSQL server.
+    Postgres(Box<postgres::Checkup>),
+    /// In a SQLite file.
+    Sqlite(Box<sqlite::Checkup>),
+}
+
+impl Checkup {
+    /// The outbox's row, where it could be read.
+    pub fn row(&self) -> Option<&Row> {
+        match self {
+            Self::Postgres(checkup) => checkup.outbox.as_ref().ok()?.row.as_ref().ok()?.as_ref(),
+            Self::Sqlite(checkup) => checkup.row.as_ref().ok()?.as_ref(),
+        }
+    }
+
+    /// Topics that unsent rows name, where they could be read.
+    pub fn topics(&self) -> &[TopicInUse] {
+        let topics = match self {
+            Self::Postgres(checkup) => checkup.outbox.as_ref().ok().and_then(|outbox| outbox.topics.as_ref().ok()),
+            Self::Sqlite(checkup) => checkup.topics.as_ref().ok(),
+        };
+        topics.map_or(&[], Vec::as_slice)
+    }
+
+    /// What was done to the table, where the database counts it.
+    pub fn activity(&self) -> Option<&Activity> {
+        match self {
+            Self::Postgres(checkup) => checkup.outbox.as_ref().ok()?.activity.as_ref().ok(),
+            Self::Sqlite(_) => None,
+        }
+    }
 }
 
 /// The same call, whichever database it is.
@@ -215,13 +253,10 @@ impl AnySource {
 
     /// What `check` looks at.
     pub async fn checkup(&self) -> Result<Checkup, Fault> {
-        match self {
-            Self::Postgres(source) => source.checkup().await,
-            Self::Sqlite(_) => Err(Fault::Misconfigured {
-                detail: "check does not look into a SQLite file in this version".into(),
-                remedy: "Run `outboxd status`, and read docs/sqlite.md for what the promise rests on".into(),
-            }),
-        }
+        Ok(match self {
+            Self::Postgres(source) => Checkup::Postgres(Box::new(source.checkup().await?)),
+            Self::Sqlite(source) => Checkup::Sqlite(Box::new(source.checkup().await?)),
+        })
     }
 
     /// What `status` shows.

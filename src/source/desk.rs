@@ -183,3 +183,49 @@ pub struct Advice {
     /// A statement for a person to run.
     pub sql: Option<String>,
 }
+
+/// The outbox's row, as far as `check` tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Table that the name belongs to.
+    pub table: String,
+    /// Mode that it was set up for.
+    pub delivery: String,
+    /// Code and evidence of a halt.
+    pub halted: Option<(String, String)>,
+    /// Who has paused it, and why.
+    pub paused: Option<(String, String)>,
+    /// Who relays it now.
+    pub owner: Option<String>,
+    /// Pinned topics.
+    pub pins: Pins,
+}
+
+/// What is set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Events.
+    pub parked: i64,
+    /// Topics and why they are held, at most twenty.
+    pub held: Vec<(String, String)>,
+}
+
+/// A topic that unsent rows name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInUse {
+    /// As in the table.
+    pub topic: String,
+    /// Whether one of them has no key.
+    pub without_key: bool,
+}
+
+/// A trigger or rule that may swallow what the relay does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Its name.
+    pub name: String,
+    /// Whether it concerns rows that are marked.
+    pub on_mark: bool,
+    /// Whether it concerns rows that are deleted.
+    pub on_delete: bool,
+}

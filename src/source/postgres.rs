@@ -43,9 +43,7 @@ mod table;
 mod view;
 
 pub use super::desk::*;
-pub use checkup::{
-    Activity, Aside, Checkup, Fit, Obstacle, Outbox, Policy, Right, Row, Sequence, Server as ServerFacts, Shape, TopicInUse,
-};
+pub use checkup::{Activity, Checkup, Fit, Outbox, Policy, Right, Sequence, Server as ServerFacts, Shape};
 pub use fetch::PostgresReader;
 pub use indexes::{Covers, Index};
 pub use mark::PostgresMarker;

@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row, SqliteConnection};
 
 use crate::source_conformance::{Setup, SourceWorld};
 
+mod checkup;
 mod commands;
 mod past;
 mod relayed;

@@ -6,8 +6,7 @@
 mod catalog;
 mod standing;
 
-pub use catalog::{Activity, Obstacle, Policy, Sequence, Shape};
-pub use standing::{Aside, Row, TopicInUse};
+pub use catalog::{Activity, Policy, Sequence, Shape};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,6 +15,7 @@ use super::names::{Names, Sql};
 use super::table::{Table, get};
 use super::{Acceptance, OpenWriter, Postgres, desk, roles, schema, table};
 use crate::fault::Fault;
+use crate::source::desk::{Aside, Row, TopicInUse};
 
 /// Settings that every role may read. That of `synchronous_commit` is ours: a service may have another one.
 const SERVER: &str = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \

@@ -5,7 +5,7 @@ use super::connection::{get, statement};
 use crate::fault::Fault;
 use crate::source::desk::Advice;
 
-const JOURNAL_MODE: &str = "SELECT journal_mode FROM pragma_journal_mode";
+pub(super) const JOURNAL_MODE: &str = "SELECT journal_mode FROM pragma_journal_mode";
 
 impl Sqlite {
     /// What would do the file good; nothing for one that is not there yet.

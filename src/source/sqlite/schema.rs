@@ -32,8 +32,15 @@ const SET_DELIVERY: &str = "UPDATE outboxd_state SET delivery = ?2, claim = ?3 W
 
 /// Accepts the schema of this version and the one before, so that a rolling upgrade can go back.
 pub(super) async fn check(link: &mut Link, names: &Names, settings: &Settings) -> Result<(), Fault> {
-    let newest = MIGRATIONS[MIGRATIONS.len() - 1].version;
     let mut work = link.read().await?;
+    version(&mut work, names, settings).await?;
+    table::check(&mut work, names).await?;
+    work.commit().await
+}
+
+/// [`check`] without the table of events.
+pub(super) async fn version(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result<(), Fault> {
+    let newest = MIGRATIONS[MIGRATIONS.len() - 1].version;
     let row = work.row(statement(&names.sql(REACHED)).bind(&names.table)).await?;
     let reached: (i32, i32) = match row {
         Some(row) => (get(&row, 0, "max")?, get(&row, 1, "max")?),
@@ -48,8 +55,7 @@ pub(super) async fn check(link: &mut Link, names: &Names, settings: &Settings) -
         let detail = format!("the schema of outbox {} has version {lowest}, this outboxd needs {newest}", settings.name());
         return Err(Fault::Misconfigured { detail, remedy: MIGRATE.into() });
     }
-    table::check(&mut work, names).await?;
-    work.commit().await
+    Ok(())
 }
 
 /// The step that makes the state row of an outbox at this address.

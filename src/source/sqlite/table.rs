@@ -44,9 +44,13 @@ pub(super) async fn check(work: &mut Work<'_>, names: &Names) -> Result<(), Faul
     Err(Fault::Misconfigured { detail, remedy: "Create the table anew with AUTOINCREMENT and copy its rows".into() })
 }
 
-/// Whether the statement that created a table says AUTOINCREMENT, outside of comments, names and literals. SQLite allows it only behind
-/// INTEGER PRIMARY KEY.
+/// Whether the statement that created a table says AUTOINCREMENT. SQLite allows it only behind INTEGER PRIMARY KEY.
 fn has_autoincrement(sql: &str) -> bool {
+    bare_words(sql).iter().any(|word| word == "AUTOINCREMENT")
+}
+
+/// The words of a statement in capitals, outside of comments, quoted names and literals.
+pub(super) fn bare_words(sql: &str) -> Vec<String> {
     const QUOTES: [(char, char); 4] = [('\'', '\''), ('"', '"'), ('`', '`'), ('[', ']')];
     let (mut rest, mut words) = (sql, String::new());
     while let Some(first) = rest.chars().next() {
@@ -64,7 +68,8 @@ fn has_autoincrement(sql: &str) -> bool {
         words.push(' ');
         rest = &rest[end..];
     }
-    words.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word.eq_ignore_ascii_case("autoincrement"))
+    let words = words.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    words.map(str::to_ascii_uppercase).collect()
 }
 
 #[cfg(test)]

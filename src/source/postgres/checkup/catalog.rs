@@ -6,6 +6,7 @@ use sqlx::postgres::types::Oid;
 use super::{all, ask, one};
 use crate::config::Column;
 use crate::fault::Fault;
+use crate::source::desk::Obstacle;
 use crate::source::postgres::connection::Link;
 use crate::source::postgres::indexes::{self, Index};
 use crate::source::postgres::names::Names;
@@ -59,17 +60,6 @@ pub struct Sequence {
     pub cache: i64,
     /// CYCLE.
     pub cycles: bool,
-}
-
-/// A trigger or rule that may swallow what the relay does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obstacle {
-    /// Its name.
-    pub name: String,
-    /// Whether it concerns rows that are marked.
-    pub on_mark: bool,
-    /// Whether it concerns rows that are deleted.
-    pub on_delete: bool,
 }
 
 /// A policy of row security that applies to our role.

@@ -2,7 +2,7 @@
 
 use super::{all, ask, one};
 use crate::fault::Fault;
-use crate::source::Pins;
+use crate::source::desk::{Aside, Row, TopicInUse};
 use crate::source::postgres::connection::Link;
 use crate::source::postgres::names::Names;
 use crate::source::postgres::standing::pins;
@@ -17,41 +17,6 @@ const NEIGHBOURS: &str = "SELECT name FROM {state} WHERE name <> $1 ORDER BY nam
 /// Topics of the first unsent rows, one more than are looked at: a look, not a census.
 const TOPICS: &str = "SELECT topic::text, bool_or(key IS NULL) FROM (SELECT {topic} AS topic, {key} AS key FROM {outbox} o \
     WHERE {sent_at} IS NULL ORDER BY {seq} LIMIT 10000) first WHERE topic IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT 101";
-
-/// The outbox's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Table that the name belongs to.
-    pub table: String,
-    /// Mode that it was set up for.
-    pub delivery: String,
-    /// Code and evidence of a halt.
-    pub halted: Option<(String, String)>,
-    /// Who has paused it, and why.
-    pub paused: Option<(String, String)>,
-    /// Who relays it now.
-    pub owner: Option<String>,
-    /// Pinned topics.
-    pub pins: Pins,
-}
-
-/// What is set aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aside {
-    /// Events.
-    pub parked: i64,
-    /// Topics and why they are held, at most twenty.
-    pub held: Vec<(String, String)>,
-}
-
-/// A topic that unsent rows name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicInUse {
-    /// As in the table.
-    pub topic: String,
-    /// Whether one of them has no key.
-    pub without_key: bool,
-}
 
 pub(super) async fn row(link: &mut Link, names: &Names, name: &str) -> Result<Option<Row>, Fault> {
     let Some(row) = one(link, ask(&names.sql(ROW)).bind(name)).await? else { return Ok(None) };
