@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::sqlite::SqliteRow;
 
-use super::Sqlite;
 use super::connection::{Work, get, statement};
 use super::failure::unreadable;
 use super::fetch::FREE;
 use super::names::Names;
 use super::standing::{pins, unknown_outbox, uuid};
+use super::{Sqlite, table};
 use crate::fault::Fault;
 use crate::source::desk::{Figures, OpenWriter};
 use crate::source::{Gauging, Pending};
@@ -48,8 +48,13 @@ impl Sqlite {
         let mut link = self.chores.link().await;
         let mut work = link.read().await?;
         let figures = figures(&mut work, &self.names, self.settings.name()).await?;
+        let refused = match table::check(&mut work, &self.names).await {
+            Ok(()) => None,
+            Err(fault @ Fault::Misconfigured { .. }) => Some((fault.to_string(), fault.remedy())),
+            Err(other) => return Err(other),
+        };
         work.commit().await?;
-        Ok(figures)
+        Ok(Figures { refused, ..figures })
     }
 
     /// Nobody: whoever writes shows nothing of it before the commit, and keeps no number of anybody else's open.

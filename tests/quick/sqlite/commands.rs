@@ -197,3 +197,14 @@ async fn an_event_that_is_sent_by_hand_is_one_of_the_services() {
     let pending = world.numbers("SELECT seq FROM outbox_pending WHERE reason = 'pending'").await;
     assert_eq!(pending, [event.seq]);
 }
+
+#[tokio::test]
+async fn figures_say_of_a_table_why_no_relay_serves_it() {
+    let world = World::fresh(Setup::default()).await;
+    assert_eq!(world.source().figures().await.expect("figures").refused, None);
+    let columns =
+        "id TEXT, topic TEXT, key TEXT, type TEXT, source TEXT, payload TEXT, headers TEXT, created_at TEXT, sent_at TEXT";
+    world.sql(&format!("DROP TABLE outbox; CREATE TABLE outbox (seq INTEGER PRIMARY KEY, {columns})")).await;
+    let (cause, remedy) = world.source().figures().await.expect("figures").refused.expect("its numbers can come again");
+    assert!(cause.contains("AUTOINCREMENT") && remedy.starts_with("Create the table anew"), "{cause}: {remedy}");
+}
