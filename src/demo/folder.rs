@@ -3,7 +3,9 @@
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use super::trouble::Trouble;
 
@@ -11,6 +13,9 @@ use super::trouble::Trouble;
 const PREFIX: &str = "outboxd-demo-";
 /// The file in it that a living demo keeps locked.
 const LOCK: &str = "lock";
+/// Waits for the end of a pipe that only the demo holds, then removes the folder. The relay may live for a moment longer than the demo, and
+/// still write there.
+const HEIR: &str = "read -r line; for try in 1 2 3 4 5; do rm -rf -- \"$1\" && exit; sleep 1; done";
 
 /// A folder that nobody else may look into; dropping this removes it.
 #[derive(Debug)]
@@ -18,6 +23,28 @@ pub struct Folder {
     path: PathBuf,
     /// Locked for as long as the demo lives, however it ends.
     _lock: File,
+    heir: Option<Heir>,
+}
+
+/// A process that outlives the demo and removes its folder, also when the demo is killed.
+#[derive(Debug)]
+struct Heir(Child);
+
+impl Heir {
+    /// Nothing where there is no shell: then the next demo removes what a killed one has left.
+    fn appoint(folder: &Path) -> Option<Self> {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", HEIR, "outboxd-demo"]).arg(folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Ctrl-C is for the demo
+        shell.process_group(0).spawn().ok().map(Self)
+    }
+
+    /// Takes the folder away from it.
+    fn dismiss(mut self) {
+        // it may have ended, and then has nothing to lose either
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Folder {
@@ -30,10 +57,18 @@ impl Folder {
 
     fn create_in(above: &Path) -> Result<Self, Trouble> {
         let path = above.join(format!("{PREFIX}{}-{:08x}", std::process::id(), fastrand::u32(..)));
-        DirBuilder::new().mode(0o700).create(&path).map_err(|error| Trouble::file(&path, &error))?;
+        // before there is a folder, so that there is never one without an heir
+        let heir = Heir::appoint(&path);
+        if let Err(error) = DirBuilder::new().mode(0o700).create(&path) {
+            // what lies there may be somebody else's
+            if let Some(heir) = heir {
+                heir.dismiss();
+            }
+            return Err(Trouble::file(&path, &error));
+        }
         let locked = lock(&path);
         match locked {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Ok(lock) => Ok(Self { path, _lock: lock, heir }),
             Err(error) => {
                 let trouble = Trouble::file(&path, &error);
                 // the lock tells more than what follows from it
@@ -54,6 +89,9 @@ impl Drop for Folder {
         if let Err(error) = fs::remove_dir_all(&self.path) {
             // nobody is left to handle it, but a person may
             let _ = writeln!(io::stderr(), "{} cannot be removed: {error}", self.path.display());
+        }
+        if let Some(heir) = self.heir.take() {
+            heir.dismiss();
         }
     }
 }
