@@ -9,7 +9,7 @@ use crate::workload::Habits;
 const SOON: Duration = Duration::from_secs(30);
 
 /// The one that leads.
-fn leader(daemons: &[Daemon]) -> usize {
+pub fn leader(daemons: &[Daemon]) -> usize {
     let leads = |daemon: &Daemon| daemon.is_running() && daemon.metric("outboxd_leader") == 1.0;
     eventually_get("somebody leads", SOON, || daemons.iter().position(leads))
 }

@@ -1,6 +1,7 @@
 //! An outbox in a SQLite file, under the real binary and a real Kafka: killed, and with its file taken away, replaced and put back.
 
 mod check;
+mod instances;
 mod killed;
 mod past;
 mod scene;
