@@ -131,3 +131,27 @@ fn holes_other_chains_and_other_outboxes_are_halts() {
     assert_eq!(code(b"\x01rubbish"), HaltCode::ForeignJournal);
     assert_eq!(code(b""), HaltCode::ForeignJournal);
 }
+
+/// What the pages reckon with: `docs/guarantees.md` for the format, `docs/operating.md` and `check` for the room that a journal takes.
+#[test]
+fn an_event_takes_eleven_bytes_in_a_large_batch_and_fourteen_in_a_small_one() {
+    let bytes = |events: i64| {
+        let entry = |i: i64| Entry {
+            seq: 1_000_000_000 + i,
+            fingerprint: Fingerprint(i as u64),
+            topic: 0,
+            partition: i as i32 % 12,
+            offset: 90_000_000 + i / 12,
+        };
+        let writer = Writer {
+            owner: Owner { instance: "shop-7d9c5b6f4-x2x9q".into(), start: u64::MAX, epoch: 1_000 },
+            database: DatabaseIdentity { system: "7577577577577577577".into(), timeline: 3 },
+            ..writer(u128::MAX)
+        };
+        let entries = (0..events).map(entry).collect();
+        let record = Record { writer, n: 1_000_000, previous: Checksum(u64::MAX), topics: vec!["orders".into()], entries };
+        record.encode().0.len() as f64 / events as f64
+    };
+    assert!((11.0..11.5).contains(&bytes(1_000)), "{}", bytes(1_000));
+    assert!((13.0..15.0).contains(&bytes(50)), "{}", bytes(50));
+}
