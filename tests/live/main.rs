@@ -32,6 +32,7 @@ mod grants;
 mod halts;
 mod hands;
 mod memory;
+mod moving;
 mod outages;
 mod poison;
 mod proof_scans;

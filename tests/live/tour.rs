@@ -48,6 +48,17 @@ impl Drop for Repository {
 }
 
 #[test]
+fn the_first_command_of_the_readme_ends_well() {
+    let block = blocks(include_str!("../../README.md"), "See it work", "sh").concat();
+    let command = block.strip_prefix("cargo run --release -- ").expect("the binary of this build can be run instead");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_outboxd"));
+    demo.args(command.split_whitespace()).args(["--seconds", "4"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = demo.output().unwrap();
+    let verdict = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && verdict.contains("\nGood: "), "{}\n{verdict}", output.status);
+}
+
+#[test]
 fn the_tour_of_the_readme_is_as_it_says() {
     let blocks = blocks(include_str!("../../README.md"), "Three minutes with real servers", "sh");
     let (build, typed): (Vec<&str>, Vec<&str>) =
