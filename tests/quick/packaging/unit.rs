@@ -7,6 +7,7 @@ use super::{read, run, scratch};
 
 const UNIT: &str = "packaging/outboxd@.service";
 const DROP_IN: &str = "packaging/credentials.conf";
+const DROP_IN_FOR_FILES: &str = "packaging/sqlite.conf";
 /// What `systemd-analyze security` may find at most; 10 is a service that may do everything.
 const MOST_EXPOSED: &str = "12";
 
@@ -50,6 +51,18 @@ fn the_drop_in_for_credentials_is_understood_and_names_keys_that_exist() {
         ("OUTBOXD__KAFKA__USERNAME", "u"),
     ];
     super::assert_configures(all.iter().map(|(name, value)| (*name, value.as_str())).chain(sasl));
+}
+
+#[test]
+fn the_drop_in_for_files_is_understood_and_is_the_one_that_the_page_shows() {
+    let path = laid_out("unit-file", &read(UNIT));
+    let folder = path.with_file_name("outboxd@.service.d");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("sqlite.conf"), read(DROP_IN_FOR_FILES)).unwrap();
+    assert_eq!(verify(&path).content(), "");
+    let page = read("docs/sqlite.md");
+    let shown = page.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(read(DROP_IN_FOR_FILES).ends_with(shown), "{shown}");
 }
 
 #[test]
