@@ -3,10 +3,12 @@
 use super::steer::Rehearse;
 use super::{EXIT_DONE, Failure, adopt, assembly, migrate, operator, run};
 use crate::config::{Config, Delivery};
-use crate::fault::{EXIT_NO, EXIT_NOT_NOW};
+use crate::fault::{EXIT_NO, EXIT_NOT_NOW, Fault, Halt, HaltCode};
+use crate::identity;
 use crate::journal::Applied;
 use crate::sink::Sink;
 use crate::sink::kafka::KafkaSink;
+use crate::source::any::AnySource;
 use crate::source::desk::Request;
 use crate::source::{Source, Standing};
 
@@ -29,22 +31,54 @@ pub async fn adopt_name(config: &Config, old: &str, reason: &str, rehearse: Rehe
     if rehearse == Rehearse::Yes {
         return Ok(EXIT_DONE);
     }
-    let start = run::settle(&before, delivery).await?;
-    let settled = source.look().await?;
-    if settled.grants.last() != Some(&start) {
-        let detail = format!("a relay of {old} took the lease meanwhile. Stop it, and try again. Nothing was renamed");
-        return Err(Failure::coded(EXIT_NOT_NOW, detail));
-    }
+    let is_strangers = is_journal_of_strangers(&before, &standing).await?;
+    let settled = if is_strangers { unled(&source, standing, old).await? } else { settle(&source, &before).await? };
     let base = match delivery {
         Delivery::ExactlyOnce => Some(begin_journal(config, &sink, &settled).await?),
         Delivery::AtLeastOnce => None,
     };
     source.rename(new, base, &settled, &Request { who: operator(), reason: reason.to_owned() }).await?;
-    println!(
-        "done: set outbox.name = \"{new}\" for every relay of it. {} is not needed any more",
-        assembly::kafka(&before, delivery)?.journal_topic()
-    );
+    let left = assembly::kafka(&before, delivery)?.journal_topic().to_owned();
+    let rest = if is_strangers { "belongs to another outbox" } else { "is not needed any more" };
+    println!("done: set outbox.name = \"{new}\" for every relay of it. {left} {rest}");
     Ok(EXIT_DONE)
+}
+
+/// Marks under the old name what is published, and shuts out whoever leads under it.
+async fn settle(source: &AnySource, before: &Config) -> Result<Standing, Failure> {
+    let start = run::settle(before, before.kafka.delivery).await?;
+    let settled = source.look().await?;
+    if settled.grants.last() != Some(&start) {
+        let old = &before.outbox.name;
+        let detail = format!("a relay of {old} took the lease meanwhile. Stop it, and try again. Nothing was renamed");
+        return Err(Failure::coded(EXIT_NOT_NOW, detail));
+    }
+    Ok(settled)
+}
+
+/// Whether the old name is another outbox's, and nothing was ever published from here: a topic is pinned before its first event is sent.
+/// Then there is nothing to settle, and whoever claims under that name shuts out the relay whose it is.
+async fn is_journal_of_strangers(before: &Config, standing: &Standing) -> Result<bool, Failure> {
+    if before.kafka.delivery == Delivery::AtLeastOnce || standing.applied.n > 0 || !standing.pins.is_empty() {
+        return Ok(false);
+    }
+    identity::judge_database(standing).map_err(Fault::from)?;
+    match assembly::kafka(before, before.kafka.delivery)?.look(standing.outbox, standing.applied).await {
+        Err(Fault::Unsafe(Halt { code: HaltCode::ForeignJournal, .. })) => Ok(true),
+        Ok(_) => Ok(false),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// What was seen, if no process holds the lease: one that halted holds it. Whoever claims meanwhile changes what was seen.
+async fn unled(source: &AnySource, seen: Standing, old: &str) -> Result<Standing, Failure> {
+    match source.figures().await?.owner {
+        None => Ok(seen),
+        Some(owner) => {
+            let detail = format!("outbox {old} has a relay, {owner}. Stop it, and try again. Nothing was renamed");
+            Err(Failure::coded(EXIT_NOT_NOW, detail))
+        }
+    }
 }
 
 /// Writes the record that the outbox goes on from into the journal of the new name, which is created where it is missing.

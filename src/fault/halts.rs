@@ -73,7 +73,8 @@ impl HaltCode {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::ForeignJournal => {
-                "give this outbox another outbox.name; or take the other's journal over: `outboxd adopt --journal UUID --reason …`"
+                "set another outbox.name and run `outboxd adopt --name OLD --reason …`; or take the other's journal over: \
+                 `outboxd adopt --journal UUID --reason …`"
             }
             Self::MovedDatabase => "give a copy another outbox.name; if it has moved, `outboxd adopt --database --reason …`",
             Self::OldPrimary => "point the relay at the primary: a later one has published already",

@@ -6,9 +6,10 @@ use std::time::Duration;
 use rdkafka::admin::AdminOptions;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::checker::Seen;
 use crate::history;
 use crate::stage::{Mark, Stage, accept_address, answer, status, wait_halted};
-use crate::support::{DaemonOptions, Kafka, Postgres, PostgresOptions, Version, eventually, let_pass};
+use crate::support::{DaemonOptions, Kafka, Postgres, PostgresOptions, Version, eventually, eventually_get, let_pass};
 use crate::workload::Habits;
 
 const SOON: Duration = Duration::from_secs(45);
@@ -143,14 +144,52 @@ fn a_second_database_of_the_same_name_halts_and_disturbs_nobody() {
     assert_eq!(other.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL"), "1");
     drop(second);
     let owner = stage.postgres.sql(&stage.database, "SELECT outbox FROM outboxd_state");
+    an_outbox_of_a_name_that_is_taken_gets_another(other, &stage.name);
+    assert_eq!(claims(&living), before, "the living relay was disturbed:\n{}", living.log());
+    let topics = stage.topics.clone();
+    let seen = || -> Vec<Seen> { topics.iter().flat_map(|(topic, count)| history::read(kafka, topic, *count)).collect() };
     stage.prove();
-    // the way out, for whoever means it: the journal of that outbox, by its identity
+    // the other way out, for whoever means it: the journal of that outbox, by its identity
     drop(living);
+    let before = seen().len();
     let (code, shown, _) = options.run_command(&["adopt", "--journal", "--reason", "the other one is gone"]);
-    assert!(code == 3 && shown.contains(&owner), "{code} {shown}");
+    assert!(code == 3 && shown.contains(&owner) && shown.contains("not marked now: 1 "), "{code} {shown}");
     answer(&options, &["adopt", "--journal", &owner, "--reason", "the other one is gone"]);
     let _heir = options.start();
     eventually("the heir publishes", SOON, || other.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL") == "0");
+    let all = seen();
+    let of_intruder = all.iter().filter(|record| record.key.as_deref() == Some(b"intruder")).count();
+    assert_eq!((all.len(), of_intruder), (before + 1, 1), "what waited is published once, and nothing else");
+}
+
+/// The way out of whoever took a name that another service has: it never published, so it leaves that name without claiming under it.
+fn an_outbox_of_a_name_that_is_taken_gets_another(postgres: &Postgres, taken: &str) {
+    let (kafka, database) = (Kafka::shared(), postgres.create_database("latecomer"));
+    let latecomer = DaemonOptions::new(taken, &postgres.url(&database, "outboxd"), &kafka.brokers()).set("relay.lease", "1s");
+    answer(&latecomer, &["migrate"]);
+    let topic = kafka.unique_topic("latecomer");
+    postgres.sql(&database, &format!("INSERT INTO outbox (topic, key, payload) VALUES ('{topic}', 'k', '7')"));
+    let halted = latecomer.start();
+    wait_halted(&latecomer, &halted, "foreign-journal");
+    let renamed = latecomer.set("outbox.name", &topic);
+    let (code, _, told) = renamed.run_command(&["migrate"]);
+    assert!(code == 78 && told.contains("outboxd adopt --name OLD"), "{code} {told}");
+    let rename = ["adopt", "--name", taken, "--reason", "the name was taken"];
+    let (code, _, told) = renamed.run_command(&rename);
+    assert!(code == 75 && told.contains("Nothing was renamed"), "its halted relay may go on any moment: {code} {told}");
+    drop(halted);
+    let told = eventually_get("the lease has run out", SOON, || {
+        let (code, told, _) = renamed.run_command(&rename);
+        (code == 0).then_some(told)
+    });
+    assert!(told.contains("belongs to another outbox") && !told.contains("not needed"), "{told}");
+    answer(&renamed, &["migrate", "--topics", &format!("{topic}:1")]);
+    let once = renamed.clone().argument("--once").start();
+    assert_eq!(once.wait_exit(SOON), 0, "{}", once.log());
+    let published: Vec<_> = history::read(kafka, &topic, 1).into_iter().map(|record| record.payload).collect();
+    assert_eq!(published, [Some(b"7".to_vec())]);
+    let audited = postgres.sql(&database, "SELECT name, action, reason FROM outboxd_audit");
+    assert_eq!(audited, format!("{topic}|adopt --name|the name was taken"));
 }
 
 /// How a copy is reached and what it says of itself.
@@ -192,14 +231,23 @@ fn copies_halt(name: &str, code: &str, kind: Copy) {
     if code == "two-databases" {
         // the way out: the other one is stopped, this one stays; whatever it has not marked comes again, as it says
         drop(living);
-        let unsent = || twin.sql(&database, "SELECT count(*) FROM outbox WHERE sent_at IS NULL");
-        let published = || topics.iter().map(|(topic, count)| history::read(Kafka::shared(), topic, *count).len()).sum::<usize>();
+        let unsent = || twin.sql(&database, "SELECT id FROM outbox WHERE sent_at IS NULL ORDER BY id");
+        let published = || -> Vec<String> {
+            let records = topics.iter().flat_map(|(topic, count)| history::read(Kafka::shared(), topic, *count));
+            records.map(|record| record.id().expect("an id").to_string()).collect()
+        };
         let (before, unmarked) = (published(), unsent());
+        let count = unmarked.lines().count();
         let told = answer(&options, &["adopt", "--journal", "--reason", "the other one is gone"]);
-        assert!(told.contains(&format!("not marked now: {unmarked} ")), "{unmarked} of {told}");
+        assert!(count > 0 && told.contains(&format!("not marked now: {count} ")), "{count} of {told}");
         let _heir = options.start();
-        eventually("the heir publishes", SOON, || unsent() == "0");
-        assert_eq!(published(), before + unmarked.parse::<usize>().unwrap());
+        eventually("the heir publishes", SOON, || unsent().is_empty());
+        let mut again = published();
+        before
+            .iter()
+            .for_each(|id| drop(again.swap_remove(again.iter().position(|found| found == id).expect("it is still there"))));
+        again.sort();
+        assert_eq!(again, unmarked.lines().collect::<Vec<_>>(), "exactly what was told");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::workload::Habits;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Few events: these tests are not about load.
-fn calm() -> Habits {
+pub fn calm() -> Habits {
     Habits { events_per_second: 300.0, ..Habits::default() }
 }
 
@@ -27,7 +27,7 @@ fn stage(name: &str) -> Stage<'static> {
 }
 
 /// Publishes something, and lets the writers rest when everything is marked.
-fn publish(stage: &mut Stage<'_>) {
+pub fn publish(stage: &mut Stage<'_>) {
     stage.write();
     stage.wait_for_batches(5, SOON);
     stage.stop_writing();
@@ -35,7 +35,7 @@ fn publish(stage: &mut Stage<'_>) {
 }
 
 /// Not one offset is used in the topics of events, whatever the writers write.
-fn stands_still(stage: &Stage<'_>, daemon: &Daemon) {
+pub fn stands_still(stage: &Stage<'_>, daemon: &Daemon) {
     let used = || stage.topics.iter().map(|(topic, count)| history::used_offsets(stage.kafka, topic, *count)).sum::<i64>();
     let before = used();
     let_pass(Duration::from_secs(2));
@@ -182,7 +182,7 @@ fn unmarked(stage: &Stage<'_>) -> usize {
 }
 
 /// The number behind `not marked now:`.
-fn printed(shown: &str) -> usize {
+pub fn printed(shown: &str) -> usize {
     let line = shown.lines().find_map(|line| line.strip_prefix("not marked now: ")).expect("it is told");
     line.split(' ').next().unwrap().parse().expect("a number")
 }

@@ -41,6 +41,7 @@ mod speed;
 mod steering;
 mod tables;
 mod tour;
+mod ways_out;
 mod writers;
 
 mod kafka_faults;

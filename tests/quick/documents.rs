@@ -88,10 +88,46 @@ fn every_error_code_has_its_part_and_every_part_its_code() {
     let known: BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).chain(faults.iter().map(Fault::obx)).collect();
     assert!(known.is_subset(&written), "{known:?}");
     for (code, _, text) in &parts {
-        for word in ["**Evidence**", "**Remedy**"] {
+        // what an error of the configuration means stands in its heading
+        let meaning = (!code.starts_with("OBX1")).then_some("**Meaning**");
+        for word in ["**Evidence**", "**Remedy**"].into_iter().chain(meaning) {
             assert!(text.contains(word), "{code} has no {word}");
         }
     }
+}
+
+/// The words in quotes behind `before`, as far as they are short codes.
+fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    let found = text.match_indices(before).filter_map(move |(at, _)| text[at + before.len()..].split('"').next());
+    found.filter(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+}
+
+#[test]
+fn every_short_word_of_a_fault_is_described() {
+    let page = read("docs/errors.md");
+    let everywhere = ["Fault::database(\"", "Fault::kafka(\"", " code: \"", "(&event, \"", "Some((\"", "then(|| (\"", "another(\""];
+    // what the other side says is told by words of ours there
+    let of_answers = [
+        ("src/sink/kafka/faults.rs", "=> \""),
+        ("src/sink/kafka/faults.rs", "{\n            \""),
+        ("src/source/postgres/failure.rs", ": &str = \""),
+        ("src/fault.rs", ": &str = \""),
+    ];
+    let sources: Vec<(String, String)> = source_files("src").into_iter().map(|path| (path.clone(), read(&path))).collect();
+    let mut words = BTreeSet::new();
+    for (path, text) in sources.iter().filter(|(path, _)| !path.starts_with("src/check") && !path.starts_with("src/config")) {
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        let here = of_answers.iter().filter(|(file, _)| file == path).map(|(_, before)| *before);
+        everywhere.into_iter().chain(here).for_each(|before| words.extend(quoted(text, before)));
+    }
+    words.extend(Cause::ALL.map(Cause::name));
+    for known in
+        ["no_database", "file_moved", "tls", "topic_recreated", "topic_invalid", "topic_not_allowed", "refused", "refused_record"]
+    {
+        assert!(words.contains(known), "{known} is not found in the code: {words:?}");
+    }
+    let missing: Vec<&&str> = words.iter().filter(|word| !page.contains(&format!("`{word}`"))).collect();
+    assert!(words.len() > 55 && missing.is_empty(), "docs/errors.md lacks {missing:?} of {words:?}");
 }
 
 #[test]
