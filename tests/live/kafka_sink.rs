@@ -291,3 +291,16 @@ async fn an_existing_journal_is_compared_with_its_plan() {
     let short: Vec<_> = differences.into_iter().map(|difference| difference.setting).collect();
     assert_eq!(short, ["partitions", "retention.ms", "max.message.bytes"]);
 }
+
+/// Where a platform refuses a setting, the topic is made without it. This one does not exist, which brokers refuse in the same way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_the_cluster_refuses_is_left_out_and_named() {
+    let world = KafkaWorld::without_journal(Kafka::shared());
+    let sink = world.sink();
+    let mut plan = sink.plan_journal(100_000).await.unwrap();
+    plan.settings.insert(1, ("no.such.setting", "7".to_owned()));
+    assert_eq!(sink.create(&plan).await.unwrap(), Created::New { without: vec!["no.such.setting"] });
+    let Created::Exists { differences } = sink.create(&plan).await.unwrap() else { panic!("it is there") };
+    let left: Vec<_> = differences.into_iter().map(|difference| difference.setting).collect();
+    assert_eq!(left, ["no.such.setting"], "every other setting was taken");
+}

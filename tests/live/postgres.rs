@@ -8,6 +8,7 @@ mod plans;
 mod setup;
 mod shape;
 mod world;
+mod zombies;
 
 /// What every source must do, on PostgreSQL 15.
 mod on_15 {

@@ -144,6 +144,17 @@ async fn small_events_of_a_small_topic_pass_and_the_large_one_is_found_among_the
     assert_eq!((&listed["parked"], &listed["events"][0]["seq"]), (&1.into(), &500.into()), "{listed}");
     assert!(daemon.metric("outboxd_claims_total") <= 6.0, "{} claims", daemon.metric("outboxd_claims_total"));
     assert_eq!(payloads(&stage, &topic).len(), 999);
+    // and one of two megabytes, which no topic here takes, in the middle of a batch of a thousand
+    let usual = format!("{}-of-1", stage.name);
+    let fill = format!(
+        "INSERT INTO outbox (topic, key, payload) SELECT '{usual}', n::text, to_json(CASE WHEN n = 500 THEN repeat('x', 2000000) \
+         ELSE md5(n::text) END) FROM generate_series(1, 1000) n"
+    );
+    stage.postgres.sql(&stage.database, &fill);
+    eventually("all but the large ones are published", SOON, || stage.pending() == 2);
+    let (_, listed) = ask(&stage, &["parked", "list", "--topic", &usual]);
+    assert_eq!((&listed["parked"], &listed["events"][0]["seq"]), (&1.into(), &1_500.into()), "{listed}");
+    assert_eq!(payloads(&stage, &usual).len(), 999);
 }
 
 #[tokio::test]
@@ -209,6 +220,11 @@ fn a_paused_outbox_publishes_nothing_over_restarts_and_goes_on_when_resumed() {
     assert_eq!(stage.applied(), applied);
     answer(&stage.options, &["resume", "--reason", "moved"]);
     stage.wait_for_batches(5, SOON);
+    assert!(answer(&stage.options, &["resume", "--reason", "again"]).contains("not paused"));
+    let audit = "SELECT string_agg(concat_ws(' ', action, reason, split_part(who, ' ', 1)), '|' ORDER BY n) FROM outboxd_audit";
+    let audited = stage.postgres.sql(&stage.database, audit);
+    assert!(audited.starts_with("pause moving outboxd") && audited.contains("|resume moved outboxd"), "{audited}");
+    assert_eq!(audited.matches('|').count(), 1, "what changes nothing leaves no row: {audited}");
     stage.prove();
 }
 
@@ -258,6 +274,45 @@ async fn a_grown_topic_is_repinned_on_request() {
     let first = history::read(stage.kafka, &topic, 1).len();
     assert!((200..260).contains(&first) && history::read(stage.kafka, &topic, 4).len() == 300, "{first}");
     assert_eq!(stage.options.run_command(&["repin", "never-used", "--reason", "x"]).0, 3);
+    let audited = stage.postgres.sql(&stage.database, "SELECT action, reason, detail->>'topic' FROM outboxd_audit");
+    assert_eq!(audited, format!("repin|grown|{topic}"));
+}
+
+/// One session writes all events of a key, every fortieth of which is refused, while a person corrects and releases, or gives up, what is
+/// parked: whatever was written later waits for what was written earlier, also what comes in the moment of the release.
+#[test]
+fn a_release_beside_a_running_relay_is_never_overtaken() {
+    let stage = stage("released");
+    let topic = format!("{}-of-1", stage.name);
+    let daemon = stage.start("one");
+    daemon.wait_log("claimed");
+    let write = format!(
+        "DO $$ BEGIN FOR n IN 1..480 LOOP INSERT INTO outbox (topic, key, payload, headers) VALUES ('{topic}', 'k', to_json(n), \
+         CASE WHEN n % 40 = 0 THEN '[7]' END::json); COMMIT; PERFORM pg_sleep(0.015); END LOOP; END $$"
+    );
+    let (mut released, mut given_up) = (0, Vec::new());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| stage.postgres.sql(&stage.database, &write));
+        eventually("all is written, and published or given up", SOON, || {
+            let parked = "SELECT p.id, o.payload FROM outboxd_parked p JOIN outbox o USING (seq)";
+            let parked = stage.postgres.sql(&stage.database, parked);
+            for (id, payload) in parked.lines().filter_map(|line| line.split_once('|')) {
+                if payload.parse::<u32>().expect("a number") % 120 == 0 {
+                    answer(&stage.options, &["parked", "discard", id, "--reason", "it is wrong"]);
+                    given_up.push(payload.to_owned());
+                } else {
+                    stage.postgres.sql(&stage.database, &format!("UPDATE outbox SET headers = NULL WHERE id = '{id}'"));
+                    answer(&stage.options, &["parked", "retry", id, "--reason", "corrected"]);
+                    released += 1;
+                }
+            }
+            writer.is_finished() && stage.pending() == 0
+        });
+    });
+    assert_eq!((released, given_up.len()), (8, 4));
+    let expected: Vec<String> = numbers(1..=480).into_iter().filter(|number| !given_up.contains(number)).collect();
+    assert_eq!(payloads(&stage, &topic), expected);
+    assert_eq!(daemon.metric("outboxd_rescued_events_total"), 0.0, "{}", daemon.log());
 }
 
 #[tokio::test]
