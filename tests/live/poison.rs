@@ -23,10 +23,10 @@ const USUAL: usize = 1_048_588;
 const DAM: i64 = 6_000;
 
 /// Topics that may be published to: all but the forbidden one.
-const ALLOWED: &str = "*-of-*,*-small,*-late";
+const ALLOWED: &str = "*-of-*,*-small,*-late,*-compacted";
 
-/// What can be parked: code, and what must be true of each row that has it.
-const REASONS: [(&str, &str); 4] = [
+/// What can be parked: code, and what must be true of each row that has it. (`encoding` takes a database without an encoding.)
+const REASONS: [(&str, &str); 6] = [
     (
         "too_large",
         "coalesce(octet_length(o.key), 0) + octet_length(o.payload::text) > CASE WHEN o.topic LIKE '%-small' THEN {small} ELSE {usual} END",
@@ -34,24 +34,39 @@ const REASONS: [(&str, &str); 4] = [
     ("malformed_headers", "o.headers::text = '[7]'"),
     ("reserved_header", "o.headers::text LIKE '%outboxd-own%'"),
     ("topic_not_allowed", "o.topic LIKE '%-forbidden'"),
+    ("topic_invalid", "o.topic = 'no topic'"),
+    // only the broker tells, and of the whole batch
+    ("invalid_record", "o.topic LIKE '%-compacted' AND o.key IS NULL"),
 ];
+
+/// What is given up in the end; everything else is mended.
+const BEYOND_HELP: [&str; 2] = ["reserved_header", "topic_invalid"];
 
 fn event(topic: &str, key: &str, version: i64) -> Written {
     let (id, key) = (Uuid::new_v4(), Some(key.to_owned()));
     Written { id, topic: topic.into(), key, version, generation: 0, transaction: 7, writer: 99, filler: 10, fate: Fate::Committed }
 }
 
-/// Inserts events in one transaction; the first one has headers that are refused.
-async fn insert(stage: &Stage<'_>, events: &[Written]) {
+/// Two events without a key among others, for a topic that refuses them and with them every batch that they are in; and one for a topic
+/// that cannot be.
+fn more_poison(compacted: &str, round: i64) -> Vec<Written> {
+    let keyed = |n: i64| event(compacted, &format!("{MARKER}-{n}"), 10 * round + n);
+    let without = |n: i64| Written { key: None, ..keyed(n) };
+    vec![keyed(1), without(2), keyed(3), without(4), keyed(5), event("no topic", &format!("{MARKER}-none-{round}"), 1)]
+}
+
+/// Inserts events in one transaction; `first` are the headers of the first one, where they are to be refused.
+async fn insert(stage: &Stage<'_>, events: &[Written], first: Option<&str>) {
     let mut connection = PgConnection::connect(&stage.postgres.url(&stage.database, "shop")).await.unwrap();
     let column = |get: fn(&Written) -> String| -> Vec<String> { events.iter().map(get).collect() };
     let mut headers = column(Written::headers);
-    headers[0] = "[7]".into();
+    headers[0] = first.map_or_else(|| headers[0].clone(), str::to_owned);
     let rows = "INSERT INTO outbox (id, topic, key, type, payload, headers) \
         SELECT id, topic, key, $6, payload::json, headers::json FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) \
         WITH ORDINALITY AS r (id, topic, key, payload, headers, n) ORDER BY n";
     let query = sqlx::query(rows).bind(events.iter().map(|event| event.id).collect::<Vec<_>>());
-    let query = query.bind(column(|event| event.topic.to_string())).bind(column(|event| event.key.clone().unwrap()));
+    let query =
+        query.bind(column(|event| event.topic.to_string())).bind(events.iter().map(|event| event.key.clone()).collect::<Vec<_>>());
     let query = query.bind(column(Written::payload)).bind(headers).bind(KIND);
     query.execute(&mut connection).await.unwrap();
 }
@@ -84,7 +99,7 @@ fn clear(stage: &Stage<'_>) {
         nothing_starves(stage);
         let codes = stage.postgres.sql(&stage.database, "SELECT DISTINCT code FROM outboxd_parked");
         for code in codes.lines() {
-            let decision = if code == "reserved_header" { "discard" } else { "retry" };
+            let decision = if BEYOND_HELP.contains(&code) { "discard" } else { "retry" };
             answer(&stage.options, &["parked", decision, "--code", code, "--reason", "cleared"]);
         }
         codes.is_empty() && stage.pending() == 0
@@ -100,9 +115,11 @@ async fn poison_of_every_kind_survives_kills_and_keeps_nobody_waiting() {
     let habits = Habits { events_per_second: 400.0, large_bytes: 2_000_000, spoilt_permille: 4, ..Habits::default() };
     let adapt = |options: crate::support::DaemonOptions, _: &str| options.set("relay.linger", "0ms");
     let mut stage = Stage::with("poisoned", Mark::Row, Postgres::shared(Version::V18), Kafka::shared(), habits, adapt);
-    let [small, late, forbidden] = ["small", "late", "forbidden"].map(|kind| format!("{}-{kind}", stage.name));
+    let [small, late, forbidden, compacted] =
+        ["small", "late", "forbidden", "compacted"].map(|kind| format!("{}-{kind}", stage.name));
     stage.kafka.create_topic(&small, 3, &[("max.message.bytes", &SMALL.to_string())]).await;
     stage.kafka.create_topic(&forbidden, 1, &[]).await;
+    stage.kafka.create_topic(&compacted, 1, &[("cleanup.policy", "compact")]).await;
     let dam = format!("{MARKER}-dam");
     let of_one = format!("{}-of-1", stage.name);
     let mut own: Vec<Written> = (1..=DAM + 1).map(|version| event(&of_one, &dam, version)).collect();
@@ -110,9 +127,11 @@ async fn poison_of_every_kind_survives_kills_and_keeps_nobody_waiting() {
     own.extend([event(&of_one, &long_key, 1), event(&small, &long_key, 1)]);
     stage.topics.extend([(small.clone(), 3), (late.clone(), 3), (forbidden.clone(), 1)]);
     stage.postgres.sql(&stage.database, "INSERT INTO ledger VALUES (7)");
-    insert(&stage, &own).await;
+    insert(&stage, &own, Some("[7]")).await;
     stage.know(own);
     stage.write();
+    // not among those that the writers draw from: each such event costs everybody two claims
+    stage.topics.insert(compacted.clone(), 1);
     let kills = if is_long() { 200 } else { 22 };
     let mut daemon = start(&stage, ALLOWED);
     for kill in 1..=kills {
@@ -123,6 +142,11 @@ async fn poison_of_every_kind_survives_kills_and_keeps_nobody_waiting() {
         let_pass(Duration::from_millis(fastrand::u64(100..1200)));
         if kill % 7 == 0 {
             nothing_starves(&stage);
+        }
+        if kill % 5 == 0 {
+            let more = more_poison(&compacted, kill.into());
+            insert(&stage, &more, None).await;
+            stage.know(more);
         }
         daemon.sigkill();
         if kill == kills / 2 {
