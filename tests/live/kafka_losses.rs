@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::history;
-use crate::stage::{Mark, Stage, answer, status};
+use crate::stage::{Mark, Stage, answer, is_long, status};
 use crate::support::{Daemon, Kafka, KafkaOptions, Postgres, Version, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -94,4 +94,23 @@ async fn what_a_retention_deletes_is_no_loss_and_what_is_lost_raises_the_alarm()
     insert(&stage, &topic, 5);
     eventually("the alarm is over", SOON, || daemon.metric("outboxd_truncated_topics") == 0.0);
     assert_eq!(status(&stage.options)["alarms"], serde_json::json!([]));
+    if is_long() {
+        the_journal_is_brought_back_as_it_was(&kafka, &stage, &topic, &daemon);
+    }
+}
+
+/// The first way out of kafka-behind: nothing is adopted, and nothing comes twice.
+fn the_journal_is_brought_back_as_it_was(kafka: &Kafka, stage: &Stage<'_>, topic: &str, daemon: &Daemon) {
+    let (journal, published) = (stage.journal(), history::read(kafka, topic, 1).len());
+    kafka.stop(0);
+    let copy = kafka.copy_records(0, &journal, 0);
+    kafka.lose_records(0, &journal, 0);
+    kafka.start_again(0);
+    stage.postgres.sql(&stage.database, &format!("INSERT INTO outbox (topic, key, payload) VALUES ('{topic}', 'k', '7')"));
+    stage.wait_halted(daemon, "kafka-behind");
+    kafka.stop(0);
+    kafka.put_records_back(0, &journal, 0, &copy);
+    kafka.start_again(0);
+    eventually("it goes on by itself", SOON, || stage.pending() == 0);
+    assert_eq!(history::read(kafka, topic, 1).len(), published + 1);
 }

@@ -1,6 +1,6 @@
 //! Apache Kafka 4.3 from its jars: one node shared by most tests, or private clusters of one or three for faults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -248,9 +248,27 @@ impl Kafka {
         self.nodes[i].spawn();
     }
 
+    /// Where node `i` keeps a partition.
+    fn log(&self, i: usize, topic: &str, partition: i32) -> PathBuf {
+        self.nodes[i].data().join(format!("{topic}-{partition}"))
+    }
+
+    /// A copy of a partition on node `i`, which is stopped.
+    pub fn copy_records(&self, i: usize, topic: &str, partition: i32) -> PathBuf {
+        let copy = place::folder("records");
+        copy_files(&self.log(i, topic, partition), &copy);
+        copy
+    }
+
+    /// Puts the copy of a partition back in place of what node `i`, which is stopped, has of it now.
+    pub fn put_records_back(&self, i: usize, topic: &str, partition: i32, copy: &Path) {
+        self.lose_records(i, topic, partition);
+        copy_files(copy, &self.log(i, topic, partition));
+    }
+
     /// Loses all records of a partition on node `i`, which is stopped: the topic keeps its id.
     pub fn lose_records(&self, i: usize, topic: &str, partition: i32) {
-        let folder = self.nodes[i].data().join(format!("{topic}-{partition}"));
+        let folder = self.log(i, topic, partition);
         for file in std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
             if file.file_name().is_some_and(|name| name != "partition.metadata") {
                 std::fs::remove_file(file).unwrap();
@@ -290,6 +308,12 @@ impl Kafka {
             let metadata = consumer.fetch_metadata(None, Duration::from_millis(500));
             metadata.is_ok_and(|m| m.brokers().len() >= count && m.brokers().iter().any(|b| b.id() == node.id as i32))
         });
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap().map(|file| file.unwrap()) {
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
 
