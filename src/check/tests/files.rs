@@ -93,7 +93,7 @@ fn each_fault_of_a_file_is_named_and_nothing_else_is() {
         ),
         (|_, file| file.triggers = Err(refused()), &[(Name::Triggers, State::Unseen)]),
         (|_, file| file.schema = Err(missing()), &[(Name::Schema, MISCONFIGURED)]),
-        (|_, file| file.row = Ok(None), &[(Name::Outbox, MISCONFIGURED)]),
+        (|_, file| file.row = Ok(None), &[(Name::Outbox, MISCONFIGURED), (Name::Topics, State::Unseen)]),
         (
             |_, file| file.row.as_mut().expect("read").as_mut().expect("a row").table = "other".into(),
             &[(Name::Outbox, MISCONFIGURED)],

@@ -35,13 +35,14 @@ fn describe(page: &mut String, command: &Command) {
     *page += &format!("\n{}\n", paragraph(&command.get_after_help().unwrap().to_string()));
 }
 
-/// The examples as a block, what follows them as text.
+/// The examples as a block, what stands around them as text.
 fn paragraph(after_help: &str) -> String {
-    let (examples, rest) = after_help.split_once("\n\n").unwrap_or((after_help, ""));
-    let lines = examples.strip_prefix("Examples:\n").expect("help ends with examples").lines();
+    let (before, examples) = after_help.split_once("Examples:\n").expect("help has examples");
+    let (examples, rest) = examples.split_once("\n\n").unwrap_or((examples, ""));
+    let lines = examples.lines();
     let lines: Vec<&str> = lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
     let block = format!("```text\n{}\n```\n", lines.join("\n"));
-    if rest.is_empty() { block.trim_end().to_owned() } else { format!("{block}\n{rest}") }
+    format!("{before}{block}\n{rest}").trim_end().to_owned()
 }
 
 fn table<'a>(arguments: impl Iterator<Item = &'a Arg>) -> String {
