@@ -230,7 +230,7 @@ fn sick_surroundings() -> Checked {
     let stage = Stage::new("sick-clock", Mark::Row, Postgres::shared(Version::V18), Kafka::shared());
     let far = stage.options.clone().set("database.url", "postgres://o@db.example/shop").set("kafka.brokers", "k.example:9092");
     let lesser = far.set("kafka.delivery", "at_least_once").set("outbox.order", "none");
-    let lesser = lesser.set("outbox.columns", "{ sent_at = \"published_at\" }");
+    let lesser = lesser.set("outbox.columns", "{ sent_at = \"published_at\" }").set("outbox.retention", "24h");
     let configured = Checked::by(&lesser, &["check", "--json", "--offline"]);
     configured.expect("warning", &["delivery", "order", "retention", "database-tls", "kafka-tls"]);
     assert!(configured.code == 0 && configured.verdict("exactly-once") == "does_not_hold", "{}", configured.shown());
