@@ -208,6 +208,8 @@ fn copies_halt(name: &str, code: &str, kind: Copy) {
     let postgres = Postgres::start(Version::V18, PostgresOptions::default());
     let mut stage = Stage::with(name, Mark::Row, &postgres, Kafka::shared(), calm(), |options, _| options);
     stage.write();
+    // not published when the copy is made: these would come twice
+    stage.wait_for_writers(50);
     let copy = postgres.copy_data();
     let living = stage.start("one");
     stage.wait_for_batches(10, SOON);
