@@ -8,7 +8,7 @@ use crate::source::postgres::{self, ServerFacts};
 
 use super::State;
 
-/// Versions that are tested.
+/// The oldest and the newest version that are tested.
 const OLDEST: i32 = 15;
 const NEWEST: i32 = 18;
 /// A difference between two clocks above this is worth a look.
