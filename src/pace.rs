@@ -32,7 +32,7 @@ impl Pause {
     }
 }
 
-/// Time between polls: the linger while there was work lately, then doubling up to the idle interval.
+/// Time between polls: the linger while there was work lately, then longer with each poll, up to the idle interval.
 #[derive(Debug)]
 pub struct PollInterval {
     linger: Duration,
