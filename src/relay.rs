@@ -179,7 +179,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
             Until::Stopped | Until::Drained => {
                 self.phase(Phase::Relaying);
                 let ended = self.relay(&mut work, stop).await;
-                let suspected = matches!(&ended, Err(Fault::Poison(unfit)) if self.aside.suspect.as_ref() == Some(unfit));
+                let suspected = matches!(&ended, Err(Fault::Poison(unfit)) if self.aside.suspects(unfit));
                 if !suspected && let Some(culprit) = ended.as_ref().err().and_then(Fault::culprit) {
                     work.set_aside(&culprit, &mut self.aside, &self.metrics).await?;
                     self.finish();
@@ -253,7 +253,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     fn failed(&mut self, fault: &Fault) {
         self.size.failed(fault);
         if let Fault::Poison(unfit) = fault {
-            self.aside.suspect = Some(unfit.clone());
+            self.aside.suspect(unfit);
         }
     }
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::event::Batch;
 use crate::park::Unfit;
 
 /// What outlives a claim of what is set aside.
 pub(super) struct Aside {
-    /// An event that the log has refused. It is parked when it is fetched again, after those before it.
-    pub(super) suspect: Option<Unfit>,
+    /// Events that the log has refused. Each is parked when it is fetched again, after those before it. More than one: while those before
+    /// the first are published, the log may refuse another one of the same batch.
+    suspects: Vec<Unfit>,
     every: Duration,
     /// When held topics are asked for again.
     due: Instant,
@@ -32,7 +34,30 @@ const MOST_DOUBLINGS: u32 = 5;
 impl Aside {
     /// Held topics are asked for at once: a start often follows upon what a person mended. `every`: between two looks.
     pub(super) fn new(every: Duration) -> Self {
-        Self { suspect: None, every, due: Instant::now(), tried: BTreeMap::new() }
+        Self { suspects: Vec::new(), every, due: Instant::now(), tried: BTreeMap::new() }
+    }
+
+    /// The log has refused an event.
+    pub(super) fn suspect(&mut self, unfit: &Unfit) {
+        self.suspects.retain(|suspect| suspect.seq != unfit.seq);
+        self.suspects.push(unfit.clone());
+    }
+
+    /// Whether it is known that the log refuses this event.
+    pub(super) fn suspects(&self, unfit: &Unfit) -> bool {
+        self.suspects.contains(unfit)
+    }
+
+    /// Those that are in a batch. Those that would be and are not are forgotten: they are gone, or wait behind others.
+    pub(super) fn suspects_in(&mut self, batch: &Batch) -> impl Iterator<Item = Unfit> {
+        let is_in = |unfit: &Unfit| batch.events().any(|event| (event.seq, event.id) == (unfit.seq, unfit.id.id()));
+        self.suspects.retain(|unfit| unfit.seq > batch.last_seq() || is_in(unfit));
+        self.suspects.iter().filter(move |unfit| is_in(unfit)).cloned()
+    }
+
+    /// These were set aside.
+    pub(super) fn parked(&mut self, unfit: &[Unfit]) {
+        self.suspects.retain(|suspect| unfit.iter().all(|unfit| unfit.seq != suspect.seq));
     }
 
     /// A person did something: perhaps it was this.

@@ -40,8 +40,7 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         metrics: &Metrics,
     ) -> Result<Option<Arc<Batch>>, Fault> {
         let Inspection { mut set_aside, pins } = self.publisher.inspect(&batch, &self.pins).await?;
-        let here = |unfit: &Unfit| batch.events().any(|event| (event.seq, event.id) == (unfit.seq, unfit.id.id()));
-        set_aside.unfit.extend(aside.suspect.clone().filter(here));
+        set_aside.unfit.extend(aside.suspects_in(&batch));
         if set_aside.is_empty() {
             self.pin(pins, metrics).await?;
             return Ok(Some(batch));
@@ -83,7 +82,7 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         let unfit: BTreeMap<i64, &Unfit> = what.unfit.iter().map(|unfit| (unfit.seq, unfit)).collect();
         let once = SetAside { unfit: unfit.into_values().cloned().collect(), ailing: what.ailing.clone() };
         let done = self.marker.set_aside(&once).await?;
-        aside.suspect.take_if(|suspect| once.unfit.iter().any(|unfit| unfit.seq == suspect.seq));
+        aside.parked(&once.unfit);
         if done == Done::default() {
             return Err(Fault::in_doubt(
                 Cause::SetAside,

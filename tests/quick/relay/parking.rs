@@ -54,6 +54,20 @@ async fn what_is_before_an_unfit_event_of_its_key_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn several_culprits_of_one_batch_do_not_hide_each_other() {
+    for refused_when_sent in [false, true] {
+        let world = World::new();
+        world.insert("orders", "k", 3);
+        world.insert("orders", "l", 3);
+        cannot_be_published(&world, refused_when_sent, &[2, 5]);
+        let _relay = world.start("a", 1).await;
+        until("what comes before them is marked", || world.unsent() == 4).await;
+        until("both are parked", || world.parked() == [2, 5]).await;
+        world.check();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retried_event_comes_before_those_that_waited_behind_it() {
     let world = World::new();
     world.insert("orders", "k", 100);
