@@ -19,7 +19,7 @@ fn a_file_is_told_what_it_is_promised_and_its_relay_is_not_disturbed() {
     daemon.wait_log("\"claimed\"");
     answer(&scene.options, &["send", "--topic", &topic, "--key", "k", "{}", "--wait"]);
     eventually("it is marked", SOON, || scene.pending() == 0);
-    let claim = || scene.count("SELECT claim FROM outboxd_state");
+    let claim = || scene.ask("SELECT CAST(claim AS TEXT) FROM outboxd_state");
     let before = claim();
     let checked = Checked::of(&scene.options);
     assert_eq!((checked.code, checked.titles("failed")), (0, titles(&[])), "{}", checked.shown());
