@@ -20,8 +20,11 @@ use crate::sink::{Fence, Noted, Published};
 pub mod any;
 pub mod desk;
 pub mod memory;
+mod migrations;
 pub mod postgres;
 pub mod sqlite;
+mod state;
+mod template;
 
 /// Pinned topics, by their names in the table.
 pub type Pins = BTreeMap<String, Pin>;

@@ -1,10 +1,10 @@
 //! What commands ask of a source, and what they get: the words that every database has in common.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::Pins;
+use super::{Pending, Pins};
 use crate::event::Fingerprint;
 use crate::journal::DatabaseIdentity;
 
@@ -41,6 +41,22 @@ pub struct Figures {
     pub pins: Pins,
     /// Why a relay refuses to serve this table, and the remedy.
     pub refused: Option<(String, String)>,
+}
+
+impl Figures {
+    /// What the metrics show of it.
+    pub(super) fn gauged(&self) -> Pending {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // an age by the database's clock, as a moment of ours: whoever reads it takes our clock again
+        let created = |age: Duration| i64::try_from(now.saturating_sub(age).as_micros()).unwrap_or(i64::MAX);
+        Pending {
+            events: self.pending,
+            oldest_created_us: self.oldest.map(created),
+            parked: self.parked,
+            blocked: self.blocked,
+            held: self.held,
+        }
+    }
 }
 
 /// A transaction that has written to the outbox and not ended.

@@ -47,7 +47,6 @@ pub use checkup::{Activity, Checkup, Fit, Outbox, Policy, Right, Sequence, Serve
 pub use fetch::PostgresReader;
 pub use indexes::{Covers, Index};
 pub use mark::PostgresMarker;
-pub use migration::Migration;
 pub use roles::Roles;
 pub use settings::Settings;
 pub use settle::PostgresTenure;

@@ -42,7 +42,6 @@ mod table;
 pub use checkup::Checkup;
 pub use fetch::SqliteReader;
 pub use mark::SqliteMarker;
-pub use migration::Migration;
 pub use settings::Settings;
 pub use settle::SqliteTenure;
 

@@ -1,6 +1,6 @@
 //! What commands ask: figures for `status`, who keeps the outbox open.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::Postgres;
 use sqlx::postgres::PgRow;
@@ -49,12 +49,7 @@ const OPEN_WRITERS: &str = "SELECT l.pid, p.gid, \
 
 impl Gauging for Postgres {
     async fn pending(&self) -> Result<Pending, Fault> {
-        let figures = self.figures().await?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // an age by the database's clock, as a moment of ours: whoever reads it takes our clock again
-        let created = |age: Duration| i64::try_from(now.saturating_sub(age).as_micros()).unwrap_or(i64::MAX);
-        let Figures { pending: events, parked, blocked, held, .. } = figures;
-        Ok(Pending { events, oldest_created_us: figures.oldest.map(created), parked, blocked, held })
+        Ok(self.figures().await?.gauged())
     }
 }
 

@@ -4,9 +4,8 @@ use sqlx::Error;
 use sqlx::postgres::PgDatabaseError;
 
 use crate::fault::{Cause, Dependency, Fault, Halt, HaltCode, TIMEOUT};
+pub(super) use crate::source::state::{MIGRATE, unreadable};
 
-/// What to do when tables are missing or older than this binary.
-pub(super) const MIGRATE: &str = "Run `outboxd migrate`";
 /// What to do when a right is missing.
 pub(super) const GRANT: &str = "Run `outboxd migrate --roles` and grant what it prints";
 
@@ -37,11 +36,6 @@ pub(super) fn fault(error: Error) -> Fault {
         Error::PoolTimedOut => Fault::database(TIMEOUT, "no answer in time"),
         _ => Fault::database("driver", "an answer that could not be read"),
     }
-}
-
-/// A failed decoding of a column.
-pub(super) fn unreadable(column: &'static str) -> Fault {
-    Fault::database("driver", format!("column {column} could not be read"))
 }
 
 /// The same fault when what failed may have been done all the same.

@@ -9,6 +9,7 @@ use super::table::{self, get};
 use super::{Postgres, schema, view};
 use crate::fault::Fault;
 use crate::source::desk::Step;
+use crate::source::migrations::Migration;
 
 /// Where the outbox is or will be: the table's schema, the configured one, or the first of the search path.
 const PLACE: &str = "SELECT coalesce(n.nspname::text, $2, current_schema()::text), coalesce(c.relname::text, $3), c.oid IS NOT NULL, \
@@ -26,27 +27,9 @@ const CREATE_MIGRATIONS: &str = "CREATE TABLE {migrations} (version int NOT NULL
 const RECORDED: &str = "SELECT version FROM {migrations} WHERE scope = $1";
 const RECORD: &str = "INSERT INTO {migrations} (version, scope, title) VALUES ({version}, {scope}, {title});\n";
 
-/// One numbered file.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// Its number.
-    pub version: i32,
-    /// Its title: the rest of the file name.
-    pub title: &'static str,
-    text: &'static str,
-}
-
 /// All of them, in order; the folders of all databases march in step.
-pub const MIGRATIONS: [Migration; 1] =
+pub(super) const MIGRATIONS: [Migration; 1] =
     [Migration { version: 1, title: "outbox", text: include_str!("../../../migrations/postgres/0001_outbox.sql") }];
-
-impl Migration {
-    /// The part that begins with `--@ name:`.
-    fn part(&self, name: &str) -> &'static str {
-        let found = self.text.split("\n--@ ").skip(1).find_map(|part| part.strip_prefix(name)?.strip_prefix(':'));
-        found.and_then(|part| part.split_once('\n')).map_or("", |(_, body)| body.trim_start_matches('\n'))
-    }
-}
 
 /// Where an outbox is or will be.
 pub(super) struct Place {

@@ -1,38 +1,15 @@
 //! Names in SQL: quoted, always with their schema, filled into the placeholders of a statement.
 
-use std::sync::Arc;
-
-use sqlx::AssertSqlSafe;
-
 use crate::config::{Column, Columns};
+pub(super) use crate::source::template::{Sql, quoted};
 
 /// The longest identifier PostgreSQL keeps; it cuts longer ones.
 const LONGEST: usize = 63;
-
-/// An identifier as it stands in a statement.
-pub(super) fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
-}
 
 /// A text as it stands in a statement that cannot have values bound to it.
 pub(super) fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
-}
-
-/// A statement with its names filled in.
-#[derive(Clone, Debug)]
-pub(super) struct Sql(Arc<str>);
-
-impl Sql {
-    /// For sqlx: names are quoted, and nothing else is ever put into a statement.
-    pub(super) fn safe(&self) -> AssertSqlSafe<Arc<str>> {
-        AssertSqlSafe(self.0.clone())
-    }
-
-    pub(super) fn text(&self) -> &str {
-        &self.0
-    }
 }
 
 /// Schema, table and columns of one outbox.
@@ -54,24 +31,7 @@ impl Names {
 
     /// [`Names::sql`] with further placeholders, whose values are SQL already.
     pub(super) fn sql_with(&self, template: &str, more: &[(&str, &str)]) -> Sql {
-        let mut text = String::with_capacity(template.len() + 256);
-        let mut rest = template;
-        while let Some((before, after)) = rest.split_once('{') {
-            text.push_str(before);
-            let name = after.split_once('}').and_then(|(name, tail)| Some((self.value(name, more)?, tail)));
-            rest = match name {
-                Some((value, tail)) => {
-                    text.push_str(&value);
-                    tail
-                }
-                None => {
-                    text.push('{');
-                    after
-                }
-            };
-        }
-        text.push_str(rest);
-        Sql(text.into())
+        Sql::filled(template, |name| self.value(name, more))
     }
 
     fn value(&self, placeholder: &str, more: &[(&str, &str)]) -> Option<String> {

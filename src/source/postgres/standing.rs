@@ -1,13 +1,15 @@
 //! Look, claim, halt: what the state row says, and who may write into it.
 
 use super::connection::{Link, Work, statement};
-use super::failure::MIGRATE;
+use super::failure::unreadable;
 use super::names::{Names, literal};
 use super::settings::Settings;
 use super::table::{self, Table, get};
 use crate::fault::{Fault, Halt};
-use crate::journal::{Applied, Checksum, DatabaseIdentity, FORMAT, Owner};
-use crate::source::{ClaimNumber, Pins, Standing};
+use crate::journal::{Applied, Checksum, DatabaseIdentity, Owner};
+use crate::source::state::{other_table, same_mode};
+pub(super) use crate::source::state::{pins, unknown_outbox};
+use crate::source::{ClaimNumber, Standing};
 
 /// Which server this is. Every role may ask this on 15 to 18. The timeline comes from the name of the current log file:
 /// pg_control_checkpoint() still tells the old one for a while after a promotion. On a standby that name cannot be had.
@@ -104,7 +106,7 @@ async fn read(work: &mut Work<'_>, names: &Names, settings: &Settings) -> Result
     let database = identity(work, names).await?;
     let query = statement(&names.sql(STANDING)).bind(settings.name());
     let row = work.row(query).await?.ok_or_else(|| unknown_outbox(settings.name()))?;
-    same_mode(&get::<String>(&row, 7, "delivery")?, get(&row, 8, "format")?, settings)?;
+    same_mode(&get::<String>(&row, 7, "delivery")?, get::<i32>(&row, 8, "format")?.into(), settings.delivery, settings.name())?;
     same_table(&get::<String>(&row, 13, "table_name")?, names, settings)?;
     let grants: Vec<i64> = get(&row, 5, "lease_starts")?;
     let standing = Standing {
@@ -135,39 +137,13 @@ pub(super) async fn identity(work: &mut Work<'_>, names: &Names) -> Result<Datab
         return Err(Fault::Standby);
     }
     let timeline: String = get(&row, 2, "timeline")?;
-    let timeline = u32::from_str_radix(&timeline, 16).map_err(|_| super::failure::unreadable("timeline"))?;
+    let timeline = u32::from_str_radix(&timeline, 16).map_err(|_| unreadable("timeline"))?;
     Ok(DatabaseIdentity { system: get(&row, 0, "system_identifier")?, timeline })
-}
-
-pub(super) fn pins(text: &str) -> Result<Pins, Fault> {
-    serde_json::from_str(text).map_err(|_| super::failure::unreadable("pins"))
-}
-
-/// Nothing was migrated under this name.
-pub(super) fn unknown_outbox(name: &str) -> Fault {
-    let detail = format!("this database knows no outbox named {name}");
-    Fault::Misconfigured { detail, remedy: MIGRATE.into() }
-}
-
-fn same_mode(delivery: &str, format: i32, settings: &Settings) -> Result<(), Fault> {
-    if delivery != settings.delivery.as_str() {
-        let detail = format!("outbox {} was set up for delivery = \"{delivery}\"", settings.name());
-        return Err(Fault::Misconfigured {
-            detail,
-            remedy: "Correct kafka.delivery, or run `outboxd migrate` to change the mode".into(),
-        });
-    }
-    if format > i32::from(FORMAT) {
-        let detail = format!("outbox {} writes journal format {format}", settings.name());
-        return Err(Fault::Misconfigured { detail, remedy: "Run the newer outboxd".into() });
-    }
-    Ok(())
 }
 
 fn same_table(table: &str, names: &Names, settings: &Settings) -> Result<(), Fault> {
     if table == names.table {
         return Ok(());
     }
-    let detail = format!("outbox {} belongs to table {table}, not to {}", settings.name(), names.table);
-    Err(Fault::Misconfigured { detail, remedy: "Correct outbox.name or outbox.table".into() })
+    Err(other_table(settings.name(), table, &names.table))
 }

@@ -1,6 +1,6 @@
 //! What commands ask: figures for `status`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use sqlx::sqlite::SqliteRow;
 
@@ -34,11 +34,7 @@ const BETWEEN: &str = "CAST(round((julianday({to}) - julianday({from})) * 864000
 
 impl Gauging for Sqlite {
     async fn pending(&self) -> Result<Pending, Fault> {
-        let figures = self.figures().await?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let created = |age: Duration| i64::try_from(now.saturating_sub(age).as_micros()).unwrap_or(i64::MAX);
-        let Figures { pending: events, parked, blocked, held, .. } = figures;
-        Ok(Pending { events, oldest_created_us: figures.oldest.map(created), parked, blocked, held })
+        Ok(self.figures().await?.gauged())
     }
 }
 

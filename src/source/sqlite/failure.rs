@@ -7,9 +7,8 @@ use sqlx::Error;
 use sqlx::error::DatabaseError;
 
 use crate::fault::{Cause, Fault, TIMEOUT};
+pub(super) use crate::source::state::{MIGRATE, unreadable};
 
-/// What to do when tables are missing or older than this binary.
-pub(super) const MIGRATE: &str = "Run `outboxd migrate`";
 /// What to do when the file cannot be opened or written.
 const PERMISSIONS: &str = "Let the relay's user read and write the file, its folder, and the files -wal and -shm beside it";
 
@@ -35,11 +34,6 @@ pub(super) fn fault(error: Error) -> Fault {
         // rows that are not what the statement says: the texts may hold values
         _ => Fault::database("driver", "an answer that could not be read"),
     }
-}
-
-/// A failed decoding of a column.
-pub(super) fn unreadable(column: &'static str) -> Fault {
-    Fault::database("driver", format!("column {column} could not be read"))
 }
 
 /// The same fault when what failed may have been done all the same.

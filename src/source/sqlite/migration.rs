@@ -7,6 +7,7 @@ use super::settings::Settings;
 use super::{schema, table};
 use crate::fault::Fault;
 use crate::source::desk::Step;
+use crate::source::migrations::Migration;
 
 const HAS_MIGRATIONS: &str = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'outboxd_migrations'";
 /// Scope: empty for the relay's own tables, else the table of events. A second outbox in a file needs only its own part.
@@ -15,27 +16,9 @@ const CREATE_MIGRATIONS: &str = "CREATE TABLE outboxd_migrations (version INTEGE
 const RECORDED: &str = "SELECT version FROM outboxd_migrations WHERE scope = ?1 COLLATE NOCASE";
 const RECORD: &str = "INSERT INTO outboxd_migrations (version, scope, title) VALUES ";
 
-/// One numbered file.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// Its number.
-    pub version: i32,
-    /// Its title: the rest of the file name.
-    pub title: &'static str,
-    text: &'static str,
-}
-
 /// All of them, in order; the folders of all databases march in step.
-pub const MIGRATIONS: [Migration; 1] =
+pub(super) const MIGRATIONS: [Migration; 1] =
     [Migration { version: 1, title: "outbox", text: include_str!("../../../migrations/sqlite/0001_outbox.sql") }];
-
-impl Migration {
-    /// The part that begins with `--@ name:`.
-    fn part(&self, name: &str) -> &'static str {
-        let found = self.text.split("\n--@ ").skip(1).find_map(|part| part.strip_prefix(name)?.strip_prefix(':'));
-        found.and_then(|part| part.split_once('\n')).map_or("", |(_, body)| body.trim_start_matches('\n'))
-    }
-}
 
 /// What is there already.
 #[derive(Default)]

@@ -1,32 +1,11 @@
 //! Names in SQL: quoted, filled into the placeholders of a statement. The relay's own tables have fixed names.
 
-use std::sync::Arc;
-
-use sqlx::AssertSqlSafe;
-
-/// An identifier as it stands in a statement.
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
-}
+pub(super) use crate::source::template::Sql;
+use crate::source::template::quoted;
 
 /// A text as it stands in a statement that cannot have values bound to it.
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A statement with its names filled in.
-#[derive(Clone, Debug)]
-pub(super) struct Sql(Arc<str>);
-
-impl Sql {
-    /// For sqlx: names are quoted, and nothing else is ever put into a statement.
-    pub(super) fn safe(&self) -> AssertSqlSafe<Arc<str>> {
-        AssertSqlSafe(self.0.clone())
-    }
-
-    pub(super) fn text(&self) -> &str {
-        &self.0
-    }
 }
 
 /// The table of one outbox.
@@ -51,24 +30,7 @@ impl Names {
 
     /// [`Names::sql`] with further placeholders, whose values are SQL already.
     pub(super) fn sql_with(&self, template: &str, more: &[(&str, &str)]) -> Sql {
-        let mut text = String::with_capacity(template.len() + 256);
-        let mut rest = template;
-        while let Some((before, after)) = rest.split_once('{') {
-            text.push_str(before);
-            let name = after.split_once('}').and_then(|(name, tail)| Some((self.value(name, more)?, tail)));
-            rest = match name {
-                Some((value, tail)) => {
-                    text.push_str(&value);
-                    tail
-                }
-                None => {
-                    text.push('{');
-                    after
-                }
-            };
-        }
-        text.push_str(rest);
-        Sql(text.into())
+        Sql::filled(template, |name| self.value(name, more))
     }
 
     fn value(&self, placeholder: &str, more: &[(&str, &str)]) -> Option<String> {

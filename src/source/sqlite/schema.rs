@@ -1,7 +1,6 @@
 //! The schema as `run` finds it, and the state row that makes a table an outbox.
 
 use super::connection::{Link, Work, get, statement};
-use super::failure::MIGRATE;
 use super::migration::MIGRATIONS;
 use super::names::{Names, literal};
 use super::settings::Settings;
@@ -12,6 +11,7 @@ use crate::fault::Fault;
 use crate::journal::FORMAT;
 use crate::source::ClaimNumber;
 use crate::source::desk::Step;
+use crate::source::migrations;
 
 /// What the migrations have reached: of the relay's own tables, and of this table of events.
 const REACHED: &str = "SELECT coalesce(max(CASE WHEN scope = '' THEN version END), 0), \
@@ -46,16 +46,7 @@ pub(super) async fn version(work: &mut Work<'_>, names: &Names, settings: &Setti
         Some(row) => (get(&row, 0, "max")?, get(&row, 1, "max")?),
         None => (0, 0),
     };
-    let (lowest, highest) = (reached.0.min(reached.1), reached.0.max(reached.1));
-    if highest > newest {
-        let detail = format!("the schema has version {highest}, this outboxd knows {newest}");
-        return Err(Fault::Misconfigured { detail, remedy: "Run the newer outboxd".into() });
-    }
-    if lowest < newest - 1 || lowest == 0 {
-        let detail = format!("the schema of outbox {} has version {lowest}, this outboxd needs {newest}", settings.name());
-        return Err(Fault::Misconfigured { detail, remedy: MIGRATE.into() });
-    }
-    Ok(())
+    migrations::accept(reached, newest, settings.name())
 }
 
 /// The step that makes the state row of an outbox at this address.

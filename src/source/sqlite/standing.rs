@@ -4,13 +4,15 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::connection::{Link, Place, Work, get, statement};
-use super::failure::{MIGRATE, unreadable};
+use super::failure::unreadable;
 use super::names::Names;
 use super::settings::Settings;
 use super::table;
 use crate::fault::{Cause, Fault, Halt};
-use crate::journal::{Applied, Checksum, DatabaseIdentity, FORMAT, Owner};
-use crate::source::{ClaimNumber, Pins, Standing};
+use crate::journal::{Applied, Checksum, DatabaseIdentity, Owner};
+use crate::source::state::{other_table, same_mode};
+pub(super) use crate::source::state::{pins, unknown_outbox};
+use crate::source::{ClaimNumber, Standing};
 
 /// The state row and the newest applied batch. Lists are JSON: nothing but this program reads them.
 const STANDING: &str = "SELECT s.outbox, s.claim, s.accepted_addresses, s.accepted_systems, s.lease_epoch, s.lease_starts, s.pins, \
@@ -116,7 +118,7 @@ pub(super) async fn newest(work: &mut Work<'_>, names: &Names, settings: &Settin
 async fn read(work: &mut Work<'_>, place: &Place, names: &Names, settings: &Settings) -> Result<(Standing, bool), Fault> {
     let query = statement(&names.sql(STANDING)).bind(settings.name());
     let row = work.row(query).await?.ok_or_else(|| unknown_outbox(settings.name()))?;
-    same_mode(&get::<String>(&row, 7, "delivery")?, get(&row, 8, "format")?, settings)?;
+    same_mode(&get::<String>(&row, 7, "delivery")?, get(&row, 8, "format")?, settings.delivery, settings.name())?;
     same_table(&get::<String>(&row, 13, "table_name")?, names, settings)?;
     let held = work.rows(statement(&names.sql(HELD)).bind(settings.name())).await?;
     let grants: Vec<i64> = list(&row, 5, "lease_starts")?;
@@ -155,40 +157,14 @@ pub(super) fn list<T: serde::de::DeserializeOwned>(row: &SqliteRow, index: usize
     serde_json::from_str(get(row, index, name)?).map_err(|_| unreadable(name))
 }
 
-pub(super) fn pins(text: &str) -> Result<Pins, Fault> {
-    serde_json::from_str(text).map_err(|_| unreadable("pins"))
-}
-
 /// What is bound to a column that holds JSON.
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, Fault> {
     serde_json::to_string(value).map_err(|_| unreadable("json"))
-}
-
-/// Nothing was migrated under this name.
-pub(super) fn unknown_outbox(name: &str) -> Fault {
-    let detail = format!("this database knows no outbox named {name}");
-    Fault::Misconfigured { detail, remedy: MIGRATE.into() }
-}
-
-fn same_mode(delivery: &str, format: i64, settings: &Settings) -> Result<(), Fault> {
-    if delivery != settings.delivery.as_str() {
-        let detail = format!("outbox {} was set up for delivery = \"{delivery}\"", settings.name());
-        return Err(Fault::Misconfigured {
-            detail,
-            remedy: "Correct kafka.delivery, or run `outboxd migrate` to change the mode".into(),
-        });
-    }
-    if format > i64::from(FORMAT) {
-        let detail = format!("outbox {} writes journal format {format}", settings.name());
-        return Err(Fault::Misconfigured { detail, remedy: "Run the newer outboxd".into() });
-    }
-    Ok(())
 }
 
 fn same_table(table: &str, names: &Names, settings: &Settings) -> Result<(), Fault> {
     if table.eq_ignore_ascii_case(&names.table) {
         return Ok(());
     }
-    let detail = format!("outbox {} belongs to table {table}, not to {}", settings.name(), names.table);
-    Err(Fault::Misconfigured { detail, remedy: "Correct outbox.name or outbox.table".into() })
+    Err(other_table(settings.name(), table, &names.table))
 }
