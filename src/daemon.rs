@@ -220,10 +220,10 @@ impl<S: Leases, C: Chores> House<S, C> {
         match ended {
             Ended::ByItself(End::LeaseLost) => info!("stepped down: the lease was granted to another process"),
             Ended::Lost(Loss::RanOut) => warn!("stepped down: the lease could not be renewed in time"),
-            Ended::Lost(Loss::Taken { by, start }) => {
+            Ended::Lost(Loss::Taken { by, start, epoch }) => {
                 warn!(by, start, "stepped down: the lease was granted to another process");
                 if asked.now() == Stopping::No
-                    && let Err(outcome) = self.tenancy.refuse_shared_name(&by, start)
+                    && let Err(outcome) = self.tenancy.refuse_shared_name(&by, start, epoch)
                 {
                     return Next::Leave(outcome);
                 }

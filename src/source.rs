@@ -203,6 +203,8 @@ pub enum Lease {
         by: String,
         /// Its start number.
         start: u64,
+        /// Number of its grant.
+        epoch: u64,
     },
 }
 

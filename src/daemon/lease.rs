@@ -28,6 +28,8 @@ pub(super) struct Tenancy<S> {
     settings: Settings,
     metrics: Metrics,
     takeover: Takeover,
+    /// Highest grant that this process was ever given.
+    granted: u64,
 }
 
 /// A lease that was granted.
@@ -44,7 +46,7 @@ pub(super) enum Loss {
     /// It could not be renewed in time.
     RanOut,
     /// Another process has it.
-    Taken { by: String, start: u64 },
+    Taken { by: String, start: u64, epoch: u64 },
 }
 
 impl<S: Leases> Tenancy<S> {
@@ -55,7 +57,7 @@ impl<S: Leases> Tenancy<S> {
             Until::Stopped => Takeover::OwnInstance,
             Until::Drained | Until::Settled => Takeover::Expired,
         };
-        Self { leases, settings: settings.clone(), metrics, takeover }
+        Self { leases, settings: settings.clone(), metrics, takeover, granted: 0 }
     }
 
     /// Asks for the lease until it is granted, or until the process has to leave.
@@ -67,12 +69,13 @@ impl<S: Leases> Tenancy<S> {
             note(&self.metrics, &answer);
             let pause = match answer {
                 Ok(Lease::Held { epoch }) => {
+                    self.granted = self.granted.max(epoch);
                     self.takeover = Takeover::Expired;
                     return Ok(Grant { epoch, until: sent + self.settings.waits.lease });
                 }
-                Ok(Lease::Taken { by, start }) => {
+                Ok(Lease::Taken { by, start, epoch }) => {
                     self.takeover = Takeover::Expired;
-                    self.refuse_shared_name(&by, start)?;
+                    self.refuse_shared_name(&by, start, epoch)?;
                     waiting.behind(by, self.settings.waits.standby)?
                 }
                 Err(fault) if outlives(&fault, self.settings.until, &self.metrics) => waiting.behind_fault(&fault),
@@ -117,7 +120,7 @@ impl<S: Leases> Tenancy<S> {
                         info!("lease renewed again");
                     }
                 }
-                Ok(Lease::Taken { by, start }) => return Loss::Taken { by, start },
+                Ok(Lease::Taken { by, start, epoch }) => return Loss::Taken { by, start, epoch },
                 Err(fault) if !std::mem::replace(&mut failing, true) => {
                     let left_ms = (until - sent).as_millis() as u64;
                     warn!(error = fault.obx(), %fault, remedy = fault.remedy(), left_ms, "the lease could not be renewed yet");
@@ -136,10 +139,11 @@ impl<S: Leases> Tenancy<S> {
     }
 
     /// A process took over the lease of its own instance name when it started. Who has it after that under the same name is another
-    /// living process, which would do the same, and so on for ever.
-    pub(super) fn refuse_shared_name(&self, by: &str, start: u64) -> Result<(), Outcome> {
+    /// living process, which would do the same, and so on for ever. Not so when the database went back to a time before our own grant:
+    /// there the dead predecessor still has it.
+    pub(super) fn refuse_shared_name(&self, by: &str, start: u64, epoch: u64) -> Result<(), Outcome> {
         let (instance, ours) = (&self.settings.instance, self.settings.start);
-        if self.settings.until != Until::Stopped || by != instance {
+        if self.settings.until != Until::Stopped || by != instance || start == ours || epoch < self.granted {
             return Ok(());
         }
         let detail = format!("two processes share relay.instance = \"{instance}\" (start numbers {ours} and {start})");

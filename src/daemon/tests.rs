@@ -61,6 +61,20 @@ async fn a_standby_that_sees_its_own_name_leaves_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_predecessor_that_a_failover_brings_back_is_waited_for() {
+    let row = Row::default();
+    row.give("a", 1, LEASE);
+    let process = start(&row, "a", 2, &[]);
+    sleep(SECOND).await;
+    assert_eq!((row.holder(), row.content().epoch), (Some(2), 2));
+    row.content().epoch = 0;
+    row.give("a", 1, LEASE);
+    sleep(2 * LEASE).await;
+    assert!(process.is_running(), "the predecessor is dead: nobody shares the name");
+    assert_eq!(row.holder(), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_process_that_is_replaced_while_it_drains_leaves_in_peace() {
     let row = Row::default();
     let older = start(&row, "a", 1, &[Act::Relays { drain: 5 * SECOND }]);

@@ -20,7 +20,7 @@ pub(super) struct Row(Arc<Mutex<Content>>);
 #[derive(Default)]
 pub(super) struct Content {
     held: Option<Held>,
-    epoch: u64,
+    pub(super) epoch: u64,
     pub(super) takeovers: Vec<Takeover>,
     /// What every question is answered with while it is there.
     fault: Option<Fault>,
@@ -76,9 +76,11 @@ impl Leases for Row {
             let mut content = self.question().await?;
             content.takeovers.push(takeover);
             let alive = content.held.as_ref().filter(|held| held.until > Instant::now() && held.start != start);
-            alive
-                .filter(|held| takeover == Takeover::Expired || held.by != instance)
-                .map(|held| Lease::Taken { by: held.by.clone(), start: held.start })
+            alive.filter(|held| takeover == Takeover::Expired || held.by != instance).map(|held| Lease::Taken {
+                by: held.by.clone(),
+                start: held.start,
+                epoch: content.epoch,
+            })
         };
         if taken.is_none() {
             self.give(instance, start, LEASE);
@@ -94,8 +96,8 @@ impl Leases for Row {
                 held.until = Instant::now() + LEASE;
                 Lease::Held { epoch }
             }
-            Some(held) => Lease::Taken { by: held.by.clone(), start: held.start },
-            None => Lease::Taken { by: String::new(), start: 0 },
+            Some(held) => Lease::Taken { by: held.by.clone(), start: held.start, epoch },
+            None => Lease::Taken { by: String::new(), start: 0, epoch },
         })
     }
 

@@ -65,7 +65,7 @@ impl Leases for MemorySource {
         match &database.lease {
             Some(_) if ran_out => Ok(database.grant(instance, start)),
             Some((by, holder)) if *holder != start && (takeover == Takeover::Expired || by != instance) => {
-                Ok(Lease::Taken { by: by.clone(), start: *holder })
+                Ok(Lease::Taken { by: by.clone(), start: *holder, epoch: database.standing.epoch })
             }
             Some((_, holder)) if *holder == start => Ok(Lease::Held { epoch: database.standing.epoch }),
             Some(_) | None => Ok(database.grant(instance, start)),
@@ -79,8 +79,8 @@ impl Leases for MemorySource {
         }
         Ok(match &database.lease {
             Some((_, holder)) if *holder == start => Lease::Held { epoch: database.standing.epoch },
-            Some((by, holder)) => Lease::Taken { by: by.clone(), start: *holder },
-            None => Lease::Taken { by: String::new(), start: 0 },
+            Some((by, holder)) => Lease::Taken { by: by.clone(), start: *holder, epoch: database.standing.epoch },
+            None => Lease::Taken { by: String::new(), start: 0, epoch: database.standing.epoch },
         })
     }
 

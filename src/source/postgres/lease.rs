@@ -23,7 +23,7 @@ const OURS: &str = "(lease_start = $3 AND lease_until > clock_timestamp()) IS TR
 const RENEW: &str = "UPDATE {state} SET lease_until = clock_timestamp() + $3 * interval '1 microsecond' \
     WHERE name = $1 AND lease_start = $2 AND lease_until IS NOT NULL RETURNING lease_epoch";
 const RELEASE: &str = "UPDATE {state} SET lease_until = NULL WHERE name = $1 AND lease_start = $2";
-const HOLDER: &str = "SELECT lease_instance, lease_start FROM {state} WHERE name = $1";
+const HOLDER: &str = "SELECT lease_instance, lease_start, lease_epoch FROM {state} WHERE name = $1";
 
 impl Leases for Postgres {
     async fn take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
@@ -84,6 +84,7 @@ impl Postgres {
         };
         let by: Option<String> = get(&row, 0, "lease_instance")?;
         let start: Option<i64> = get(&row, 1, "lease_start")?;
-        Ok(Lease::Taken { by: by.unwrap_or_default(), start: start.unwrap_or_default().cast_unsigned() })
+        let epoch = get::<i64>(&row, 2, "lease_epoch")?.cast_unsigned();
+        Ok(Lease::Taken { by: by.unwrap_or_default(), start: start.unwrap_or_default().cast_unsigned(), epoch })
     }
 }

@@ -44,7 +44,7 @@ impl Holder {
     }
 
     fn taken(self) -> Lease {
-        Lease::Taken { by: self.instance, start: self.start }
+        Lease::Taken { by: self.instance, start: self.start, epoch: self.epoch }
     }
 
     /// Whether this process may have it: free, run out, of our own instance, or ours already.

@@ -7,11 +7,11 @@ pub async fn the_lease_has_one_holder<W: SourceWorld>() {
     let source = world.source();
     assert_eq!(source.take("a", 1, Takeover::Expired).await.expect("free"), Lease::Held { epoch: 1 });
     assert_eq!(source.take("a", 1, Takeover::Expired).await.expect("ours already"), Lease::Held { epoch: 1 });
-    let taken = Lease::Taken { by: "a".into(), start: 1 };
+    let taken = Lease::Taken { by: "a".into(), start: 1, epoch: 1 };
     assert_eq!(source.take("b", 2, Takeover::OwnInstance).await.expect("asked"), taken);
     assert_eq!(source.take("a", 3, Takeover::Expired).await.expect("asked"), taken);
     assert_eq!(source.take("a", 3, Takeover::OwnInstance).await.expect("the older one is dead"), Lease::Held { epoch: 2 });
-    assert_eq!(source.renew(1).await.expect("asked"), Lease::Taken { by: "a".into(), start: 3 });
+    assert_eq!(source.renew(1).await.expect("asked"), Lease::Taken { by: "a".into(), start: 3, epoch: 2 });
     assert_eq!(source.renew(3).await.expect("ours"), Lease::Held { epoch: 2 });
     source.release(1).await.expect("not ours: nothing happens");
     assert_eq!(source.renew(3).await.expect("ours"), Lease::Held { epoch: 2 });
