@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::heartbeat::Heartbeat;
 use crate::metrics::{Metrics, Vitals};
+use crate::phase::Phase;
 
 /// Between two looks at what there is to tell.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -42,24 +43,44 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 fn sentence(vitals: &Vitals) -> String {
-    match vitals.halted {
-        Some(code) => format!("halted: {}. {}", code.name(), code.remedy()),
-        None if vitals.leader => format!("leader, {}", vitals.phase),
-        None => vitals.phase.to_string(),
+    if let Some(code) = vitals.halted {
+        return format!("halted: {}. {}", code.name(), code.remedy());
+    }
+    let doing = if vitals.leader { format!("leader, {}", vitals.phase) } else { vitals.phase.to_string() };
+    match silent(vitals) {
+        Some(who) => format!("{doing}; {who} has not answered"),
+        None => doing,
+    }
+}
+
+/// Who keeps it from working. Without a database it looks like a standby, and without Kafka like a leader that looks.
+fn silent(vitals: &Vitals) -> Option<&'static str> {
+    let asks_kafka = vitals.leader && vitals.phase != Phase::Paused;
+    match (vitals.database_up, vitals.kafka_up) {
+        (false, _) => Some("the database"),
+        (true, None | Some(false)) if asks_kafka => Some("Kafka"),
+        (true, _) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::HaltCode;
-    use crate::phase::Phase;
+    use crate::fault::{Dependency, HaltCode};
 
     #[test]
     fn the_status_is_one_line() {
         let metrics = Metrics::new("shop");
-        assert_eq!(sentence(&metrics.vitals()), "standby");
+        assert_eq!(sentence(&metrics.vitals()), "standby; the database has not answered");
+        metrics.dependency(Dependency::Database, true);
+        metrics.dependency(Dependency::Kafka, false);
+        assert_eq!(sentence(&metrics.vitals()), "standby", "which has no need of Kafka");
         metrics.leader(true);
+        metrics.phase(Phase::Looking);
+        assert_eq!(sentence(&metrics.vitals()), "leader, looking; Kafka has not answered");
+        metrics.phase(Phase::Paused);
+        assert_eq!(sentence(&metrics.vitals()), "leader, paused", "which has no need of Kafka either");
+        metrics.dependency(Dependency::Kafka, true);
         metrics.phase(Phase::Relaying);
         assert_eq!(sentence(&metrics.vitals()), "leader, relaying");
         metrics.halted(Some(HaltCode::OldPrimary));
