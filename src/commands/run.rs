@@ -125,7 +125,7 @@ async fn relay(config: &Config, until: Until, parts: Parts) -> u8 {
 async fn serve(config: &Config, Parts { source, metrics, heart, .. }: &Parts) -> Result<(), Failure> {
     let Listen::At(address) = config.http.listen else { return Ok(()) };
     let bound = Server::bind(address).await;
-    let server = bound.map_err(|error| Failure::new(format!("{error}. {}", error.remedy())))?;
+    let server = bound.map_err(|error| Failure::new(format!("OBX504: {error}. {}", error.remedy())))?;
     info!(address = %server.address(), "serving health and metrics");
     let (health, metrics, source, name) =
         (Health::new(heart.clone(), metrics.clone()), metrics.clone(), source.clone(), config.outbox.name.clone());

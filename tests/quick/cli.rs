@@ -1,6 +1,7 @@
 //! The command line, run as a person runs it: help, errors, exit codes, secrets. Nobody listens on the addresses used here.
 
 use std::io::Read;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -393,6 +394,13 @@ fn commands_in_remedies_work_as_they_are_printed() {
 fn a_run_until_drained_leaves_when_the_database_is_not_there() {
     let answer = outboxd(&["run", "--once", "--set", "relay.lease=1s", "--set", "http.listen=off"]);
     answer.expect(69).says("OBX201").says("Is the database up");
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_with_its_key() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("http.listen={}", taken.local_addr().unwrap());
+    outboxd(&["run", "--set", &listen]).expect(1).says("OBX504: cannot listen on 127.0.0.1:").says("(http.listen)");
 }
 
 #[test]
