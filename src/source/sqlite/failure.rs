@@ -48,7 +48,9 @@ pub(super) fn in_doubt(cause: Cause) -> impl Fn(Fault) -> Fault {
 pub(super) fn unseen(path: &Path, error: &io::Error) -> Fault {
     let path = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => Fault::database("no_database", format!("{path} is not there")),
+        io::ErrorKind::NotFound => {
+            Fault::database("no_database", format!("{path} is not there; where none has ever been, `outboxd migrate` makes it"))
+        }
         io::ErrorKind::PermissionDenied => {
             Fault::Refused { detail: format!("{path} cannot be reached: {error}"), remedy: PERMISSIONS.into() }
         }
