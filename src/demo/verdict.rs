@@ -153,8 +153,9 @@ impl Verdict {
     /// Each count with its name and a remark. What is usually nothing is left out while it is nothing.
     fn counts(&self) -> Vec<(&'static str, u64, String)> {
         let origin = format!("events of {} transactions; {} rolled back", grouped(self.transactions), grouped(self.rolled_back));
+        let kills = if self.course.kills > 0 { ", kills included" } else { "" };
         let delay = self.delays.map_or(String::new(), |delays| {
-            format!("p50 {}, p99 {} after the commit", milliseconds(delays.p50), milliseconds(delays.p99))
+            format!("p50 {}, p99 {} after commit{kills}", milliseconds(delays.p50), milliseconds(delays.p99))
         });
         let always = [
             ("written", self.written, origin),

@@ -137,6 +137,7 @@ pub fn line(figures: &Figures) -> String {
 pub fn block(figures: &Figures, style: Style) -> Vec<String> {
     let tally = &figures.tally;
     let origin = format!("in {} transactions; {} more rolled back", grouped(tally.transactions), grouped(tally.rolled_back));
+    let way = if figures.delays.is_some() { " from commit to reader" } else { "" };
     let repeated = format!("{} of them again, {} out of order", grouped(tally.duplicated), grouped(tally.reordered));
     let repeated_paint = if tally.reordered > 0 { Paint::Bad } else { Paint::Faint };
     let (relay_paint, relay) = (relay_paint(figures.relay), figures.relay.word());
@@ -147,7 +148,7 @@ pub fn block(figures: &Figures, style: Style) -> Vec<String> {
         Line::count("published", figures.published()),
         Line::count("pending", figures.pending).add(Paint::Plain, "   ").add(relay_paint, &bar(figures, style)),
         Line::count("read back", tally.read_back).add(repeated_paint, &format!("   {repeated}")),
-        Line::label("delay").add(Paint::Plain, &figures.delays()).add(Paint::Faint, " from commit to reader"),
+        Line::label("delay").add(Paint::Plain, &figures.delays()).add(Paint::Faint, way),
         Line::label("relay").add(relay_paint, relay).add(Paint::Faint, &format!(", {}", figures.times())),
     ];
     lines.into_iter().map(|line| line.painted(style)).collect()
@@ -298,5 +299,6 @@ outboxd demo   12 s of 60 s, Ctrl-C ends it
         let none = Figures { delays: None, kills: 0, relay: Relay::Running, stage: Stage::Draining, ..figures() };
         assert!(line(&none).ends_with("duplicated 3, nothing read yet, relay running (not killed yet)"), "{}", line(&none));
         assert!(block(&none, plain(80))[0].contains("the shop is closed"));
+        assert_eq!(block(&none, plain(80))[6], "  delay       nothing read yet");
     }
 }
