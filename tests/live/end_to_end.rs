@@ -34,6 +34,26 @@ fn rows_are_deleted_as_soon_as_they_are_published() {
     drains_at_the_end(Stage::new("deleting", Mark::Delete, Postgres::shared(Version::V18), Kafka::shared()));
 }
 
+/// While it marks the relay holds every lock that it ever holds.
+#[test]
+fn writers_wait_for_no_mark() {
+    for mark in [Mark::Row, Mark::Delete] {
+        let stage = Stage::new("waits", mark, Postgres::shared(Version::V18), Kafka::shared());
+        let topic = stage.topics.keys().next().expect("the stage has topics");
+        let sql = |statements: &str| stage.postgres.sql(&stage.database, statements);
+        sql("CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$;
+             CREATE TRIGGER linger AFTER UPDATE OR DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION linger()");
+        let insert = format!("SET lock_timeout = '500ms'; INSERT INTO outbox (topic, key, payload) VALUES ('{topic}', 'k', '1')");
+        let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        let _daemon = stage.start("one");
+        sql(&insert);
+        eventually("the mark lingers", SOON, || sql(sleeping) == "1");
+        sql(&insert);
+        assert_eq!(sql(sleeping), "1", "it lingers still");
+        eventually("all is marked", SOON, || stage.pending() == 0);
+    }
+}
+
 #[test]
 fn a_second_signal_ends_a_drain_that_cannot_end() {
     let way = Kafka::shared().proxied();
