@@ -11,6 +11,10 @@ use crate::commands::{self, Deciding, Failure, Format};
 use crate::config::{self, Config, Loaded, Sources};
 use crate::source::desk::{self, Decision};
 
+mod looking;
+
+use looking::Verify;
+
 /// Exit code: the arguments make no sense.
 const EXIT_USAGE: u8 = 2;
 
@@ -78,6 +82,11 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Compare table, journal and topics: is anything lost, duplicated, out of order?
+    #[command(after_help = "It only reads, also while a relay runs. What each word means: docs/verify.md.\n\n\
+        Examples:\n  outboxd verify\n  outboxd verify --since 2h --topic orders\n  outboxd verify --json\n\n\
+        Exit code 3: something is wrong.")]
+    Verify(Verify),
     /// Insert one event into the outbox table
     #[command(after_help = "Examples:\n  outboxd send --topic orders --key order-42 --type OrderPlaced '{\"total\": 3}'\n  \
         outboxd send --topic orders --wait '{}'      wait until it is published and tell where")]
@@ -388,6 +397,7 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         Command::Check { offline, json } => Ok(commands::check(config, offline.into(), json.format()).await),
         Command::Status { watch: None, json } => commands::status(config, json.format()).await,
         Command::Status { watch: Some(every), json } => commands::watch_status(config, every, json.format()).await,
+        Command::Verify(verify) => commands::verify(config, verify.into()).await,
         Command::Send(send) => commands::send(config, send.into()).await,
         Command::Parked(parked) => run_parked(config, parked).await,
         Command::Pause(Reason { reason }) => commands::pause(config, &reason).await,

@@ -19,6 +19,7 @@ mod run;
 mod send;
 mod status;
 mod steer;
+mod verify;
 
 pub use adopt::{Consent, adopt_journal};
 pub use check::{Reach, check, check_errors};
@@ -33,6 +34,7 @@ pub use run::{Once, run};
 pub use send::{Sending, send};
 pub use status::{status, watch_status};
 pub use steer::{Rehearse, adopt_database, pause, repin, resume};
+pub use verify::{Verifying, verify};
 
 /// Exit code: done, or yes.
 const EXIT_DONE: u8 = 0;

@@ -367,6 +367,8 @@ fn kafka_remedy(code: &str) -> &'static str {
         "not_authorised" => "Grant the relay's user what is named; outboxd goes on by itself.",
         AUTHENTICATION | "tls" => "Correct kafka.security, user, password or certificates.",
         "refused_record" => "Raise the topic's max.message.bytes, or correct the event that is too large.",
+        "open_transaction" => "Try again when it has ended; if it never does: OBX407 in docs/errors.md.",
+        "trimmed" => "Try again.",
         "clock" => "Set the clock of this machine, or of the brokers, right.",
         "storage" => "Look at the disks of the brokers.",
         "timeout" | "not_enough_replicas" | "no_leader" | "coordinator" | "init" | "fence" => {

@@ -57,4 +57,5 @@ pub mod relay;
 pub mod sink;
 pub mod source;
 pub mod stop;
+pub mod verify;
 pub mod waits;

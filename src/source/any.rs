@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::future::Future;
 
 use super::desk::{
-    Acceptance, Advice, Chosen, Decision, Figures, Insert, Inserted, OpenWriter, ParkedEvent, Request, Row, Step, TopicInUse,
+    Acceptance, Advice, Chosen, Decision, Discarded, EventRow, Figures, Footing, Insert, Inserted, OpenWriter, ParkedEvent,
+    Request, Row, RowFacts, Step, TopicInUse, Wanted,
 };
 use super::postgres::{self, Activity, Postgres, PostgresMarker, PostgresReader, PostgresTenure, Roles};
 use super::sqlite::{self, Sqlite, SqliteMarker, SqliteReader, SqliteTenure};
@@ -355,6 +356,31 @@ impl AnySource {
     /// Forgets what is pinned of a topic; says whether there was a pin.
     pub async fn repin(&self, topic: &str, request: &Request) -> Result<bool, Fault> {
         whichever!(self, source => source.repin(topic, request).await)
+    }
+
+    /// What a verification has to know before anything else is read.
+    pub async fn footing(&self) -> Result<Footing, Fault> {
+        whichever!(self, source => source.footing().await)
+    }
+
+    /// Shows a page of rows above `after`, and returns the number of the last one; nothing when there are no more.
+    pub async fn rows_after(&self, after: i64, show: impl FnMut(RowFacts<'_>) + Send) -> Result<Option<i64>, Fault> {
+        whichever!(self, source => source.rows_after(after, show).await)
+    }
+
+    /// A page of what the audit says was given up, after its entry `after`.
+    pub async fn discarded_after(&self, after: i64) -> Result<Vec<Discarded>, Fault> {
+        whichever!(self, source => source.discarded_after(after).await)
+    }
+
+    /// The rows that are meant, the newest first: all with an identity, the last ones of a key.
+    pub async fn rows_of(&self, wanted: Wanted<'_>) -> Result<Vec<EventRow>, Fault> {
+        whichever!(self, source => source.rows_of(wanted).await)
+    }
+
+    /// The database's clock, in microseconds since 1970.
+    pub async fn now_us(&self) -> Result<i64, Fault> {
+        whichever!(self, source => source.now_us().await)
     }
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Pending, Pins};
 use crate::event::Fingerprint;
-use crate::journal::DatabaseIdentity;
+use crate::journal::{Applied, DatabaseIdentity};
 
 /// Where the outbox stands, for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,3 +245,137 @@ pub struct Obstacle {
     /// Whether it concerns rows that are deleted.
     pub on_delete: bool,
 }
+
+/// What a verification has to know before it reads anything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Footing {
+    /// Identity of the outbox.
+    pub outbox: Uuid,
+    /// Mode in the state row.
+    pub delivery: String,
+    /// Newest applied batch.
+    pub applied: Applied,
+    /// The oldest batch of which the database still knows when it was marked, and when: microseconds since 1970.
+    pub first_applied: Option<(u64, i64)>,
+    /// When the outbox was set up, in microseconds since 1970.
+    pub set_up_us: i64,
+    /// Pinned topics.
+    pub pins: Pins,
+    /// Whether the id of an event is a uuid.
+    pub has_uuids: bool,
+    /// About how many rows the table has; 0 where nobody knows.
+    pub rows: u64,
+}
+
+/// A row as a verification needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowFacts<'a> {
+    /// Its number.
+    pub seq: i64,
+    /// What the journal knows it by.
+    pub fingerprint: Fingerprint,
+    /// Its topic as in the table.
+    pub topic: &'a str,
+    /// When it was marked, in microseconds since 1970; nothing: it was not.
+    pub marked_us: Option<i64>,
+}
+
+/// An event that a person has given up, as the audit says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// Number of the entry in the audit.
+    pub n: i64,
+    /// Number of the event.
+    pub seq: i64,
+    /// Its identity as text.
+    pub id: String,
+    /// Its topic as in the table.
+    pub topic: String,
+}
+
+/// A row with all that is known of its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// Its number.
+    pub seq: i64,
+    /// Its identity as text.
+    pub id: String,
+    /// What the journal knows it by.
+    pub fingerprint: Fingerprint,
+    /// Its topic as in the table.
+    pub topic: String,
+    /// Its key, as it is published.
+    pub key: Option<Vec<u8>>,
+    /// Its value, as it is published.
+    pub payload: Option<Vec<u8>>,
+    /// Which event it is.
+    pub kind: String,
+    /// When it was inserted, in microseconds since 1970.
+    pub created_us: Option<i64>,
+    /// When it was marked, in microseconds since 1970.
+    pub marked_us: Option<i64>,
+    /// What it waits for, other than its turn.
+    pub waits: Option<Waits>,
+    /// The transaction that inserted it, where the database still tells.
+    pub transaction: Option<String>,
+    /// When that was committed, in microseconds since 1970, where the database keeps it.
+    pub committed_us: Option<i64>,
+}
+
+/// What keeps an unsent event from being published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It is set aside itself.
+    Parked {
+        /// Why, as a stable word.
+        code: String,
+        /// Why, as a sentence.
+        detail: String,
+    },
+    /// Its topic cannot be published to.
+    Held {
+        /// Why, as a stable word.
+        code: String,
+        /// Why, as a sentence.
+        detail: String,
+    },
+    /// An event of its key is set aside.
+    Behind {
+        /// Number of that one.
+        seq: i64,
+        /// Its identity.
+        id: String,
+        /// Why it is set aside.
+        code: String,
+    },
+}
+
+impl Waits {
+    /// From what the tables of parked events and held topics say, each nothing where they say nothing: of the event itself, of its topic,
+    /// and number, identity and code of the event before it.
+    pub(super) fn of(
+        parked: Option<(String, String)>,
+        held: Option<(String, String)>,
+        behind: Option<(i64, String, String)>,
+    ) -> Option<Self> {
+        let parked = parked.map(|(code, detail)| Self::Parked { code, detail });
+        let held = held.map(|(code, detail)| Self::Held { code, detail });
+        let behind = behind.map(|(seq, id, code)| Self::Behind { seq, id, code });
+        parked.or(held).or(behind)
+    }
+}
+
+/// Which rows are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// Those with this identity.
+    Id(&'a str),
+    /// Those of this key.
+    Key(&'a str),
+}
+
+/// How many rows of a key are told, the newest first.
+pub const ROWS_OF_A_KEY: i64 = 20;
+
+/// Rows that are read at once.
+pub(super) const ROWS_AT_ONCE: i64 = 20_000;

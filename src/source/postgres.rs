@@ -3,7 +3,7 @@
 //! Reading order: `settings` (what is configured), `connection` (one transaction at a time, fit for a pooler), `names` (quoting),
 //! `failure` (errors to faults), `table` and `columns` (what the catalog says of the outbox), `identities`; then the verbs:
 //! `standing` (look, claim, halt), `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what commands need: `schema` and
-//! `migration`, `view`, `advice`, `roles`, `insert`, `desk`, `parked`, `steering`, `checkup`.
+//! `migration`, `view`, `advice`, `roles`, `insert`, `desk`, `parked`, `steering`, `checkup`, `evidence`, `life`.
 //! Each file holds its SQL as constants at its top. Of its placeholders, `columns` fills in what depends on types and `names` then
 //! everything that somebody has named, each once, so that a name can hold anything.
 
@@ -21,12 +21,14 @@ mod checkup;
 mod columns;
 mod connection;
 mod desk;
+mod evidence;
 mod failure;
 mod fetch;
 mod identities;
 mod indexes;
 mod insert;
 mod lease;
+mod life;
 mod mark;
 mod migration;
 mod names;

@@ -3,7 +3,7 @@
 //! Reading order: `settings` (what is configured), `connection` (one transaction at a time, never to another file than the path leads
 //! to), `network` (file systems that are refused), `names`, `failure`, `table` (what the file says of the outbox), `batch` (rows as one
 //! bound value); then the verbs: `standing` (look, claim, halt), `settle`, `fetch` with `rows`, `mark`, `lease`, `prune`; then what
-//! commands need: `schema` and `migration`, `insert`, `desk`, `parked`, `steering`, `checkup`.
+//! commands need: `schema` and `migration`, `insert`, `desk`, `parked`, `steering`, `checkup`, `evidence`, `life`.
 //!
 //! Names and order of all this are those of `source::postgres`; what differs is what SQLite is. It has one writer at a time: whoever has
 //! begun to write can read first and decide in Rust, and numbers are committed in the order in which they are drawn. It has no server: a
@@ -21,10 +21,12 @@ mod batch;
 mod checkup;
 mod connection;
 mod desk;
+mod evidence;
 mod failure;
 mod fetch;
 mod insert;
 mod lease;
+mod life;
 mod mark;
 mod migration;
 mod names;

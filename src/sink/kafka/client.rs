@@ -203,6 +203,24 @@ pub(super) enum Sight {
 
 /// A reader of the journal, for explicit offsets: it never joins a group and never commits.
 pub(super) fn reader(settings: &Settings, sight: Sight) -> Result<BaseConsumer<Context>, Fault> {
+    consumer(settings, reader_config(settings, sight))
+}
+
+/// The same for whole topics: it reads no further ahead than its memory allows.
+pub(super) fn scanner(settings: &Settings) -> Result<BaseConsumer<Context>, Fault> {
+    let mut config = reader_config(settings, Sight::Committed);
+    config.set("queued.max.messages.kbytes", "16384");
+    consumer(settings, config)
+}
+
+/// A client that asks where a consumer group stands. It never joins it and never commits.
+pub(super) fn asking_for(settings: &Settings, group: &str) -> Result<BaseConsumer<Context>, Fault> {
+    let mut config = reader_config(settings, Sight::Committed);
+    config.set("group.id", group);
+    consumer(settings, config)
+}
+
+fn reader_config(settings: &Settings, sight: Sight) -> ClientConfig {
     let mut config = base(settings);
     config
         .set("group.id", names::transactional_id(&settings.name))
@@ -220,6 +238,10 @@ pub(super) fn reader(settings: &Settings, sight: Sight) -> Result<BaseConsumer<C
         // The default delays the end of the journal by 500 ms.
         .set("fetch.wait.max.ms", "10")
         .set("reconnect.backoff.max.ms", "1000");
+    config
+}
+
+fn consumer(settings: &Settings, config: ClientConfig) -> Result<BaseConsumer<Context>, Fault> {
     let context = Context::new(settings);
     let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(|error| misconfigured(&error))?;
     hand_token(consumer.client())?;

@@ -2,7 +2,12 @@
 
 /// The partition of `key` among `count` partitions, as the default partitioner of the Java client computes it.
 pub fn of_key(key: &[u8], count: i32) -> i32 {
-    (murmur2(key) & 0x7fff_ffff) % count
+    hash(key) % count
+}
+
+/// What is divided by the number of partitions: murmur2 without its sign.
+pub fn hash(key: &[u8]) -> i32 {
+    murmur2(key) & 0x7fff_ffff
 }
 
 /// The partition that all events without a key of batch `n` go to: one partition a batch costs a transaction less than all of them.

@@ -200,7 +200,7 @@ impl Columns {
         text
     }
 
-    fn parts(&self) -> [(&'static str, String); 12] {
+    fn parts(&self) -> [(&'static str, String); 14] {
         let utc = |zoned: bool, plain: &str| if zoned { plain.to_owned() } else { format!("({plain} AT TIME ZONE 'UTC')") };
         let content = self.content();
         let by = |uuid: &str, content: String| match self.id {
@@ -215,6 +215,8 @@ impl Columns {
             ("fingerprint", by("NULL::bytea", content.clone())),
             ("is_as_parked", by("{id}::text = p.id", format!("{content} = p.fingerprint"))),
             ("key_text", self.key_text().into()),
+            ("key_bytes", self.key.bytes("key")),
+            ("payload_bytes", self.payload.bytes("payload")),
             ("key_type", self.key.sql().into()),
             ("payload_type", self.payload.sql().into()),
             ("headers_type", self.headers.sql().into()),

@@ -77,7 +77,7 @@ fn not_utf8(seq: i64, id: EventId<'_>, column: &str) -> Fault {
 }
 
 /// A column as it lies there, text or blob.
-fn bytes<'r>(row: &'r SqliteRow, index: usize, column: &'static str) -> Result<Option<&'r [u8]>, Fault> {
+pub(super) fn bytes<'r>(row: &'r SqliteRow, index: usize, column: &'static str) -> Result<Option<&'r [u8]>, Fault> {
     let value = row.try_get_raw(index).map_err(|_| unreadable(column))?;
     if value.is_null() {
         return Ok(None);

@@ -53,4 +53,11 @@ fn commands_work_on_a_file_with_and_without_a_relay() {
     eventually("what waited is free", SOON, || scene.pending() == 0);
     assert_eq!(answer(&scene.options, &["migrate"]), "nothing to do\n");
     assert_eq!(crate::history::read(scene.kafka, &topic, scene.topics[&topic]).len(), 4);
+    let verified = json(&["verify", "--topic", &topic, "--json"]);
+    let found = &verified["topics"][0];
+    assert_eq!(
+        (&found["published"], &found["discarded"], &found["found"]),
+        (&4.into(), &1.into(), &serde_json::json!([])),
+        "{verified}"
+    );
 }
