@@ -13,7 +13,7 @@ use crate::source::desk::{self, Decision};
 
 mod looking;
 
-use looking::Verify;
+use looking::{Trace, Verify};
 
 /// Exit code: the arguments make no sense.
 const EXIT_USAGE: u8 = 2;
@@ -82,11 +82,16 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Compare table, journal and topics: is anything lost, duplicated, out of order?
+    /// Compare table, journal and topics: what is lost, duplicated or out of order
     #[command(after_help = "It only reads, also while a relay runs. What each word means: docs/verify.md.\n\n\
         Examples:\n  outboxd verify\n  outboxd verify --since 2h --topic orders\n  outboxd verify --json\n\n\
         Exit code 3: something is wrong.")]
     Verify(Verify),
+    /// Tell where one event is: committed, waiting, published, consumed
+    #[command(after_help = "It only reads, also while no relay runs.\n\nExamples:\n  \
+        outboxd trace 3f0c1f6e-7a51-4c06-9d2e-b1a0c3a9f4d1\n  outboxd trace orders:3:4711\n  outboxd trace --key order-42 --json\n\n\
+        Exit code 3: nobody knows it, or it has vanished.")]
+    Trace(Trace),
     /// Insert one event into the outbox table
     #[command(after_help = "Examples:\n  outboxd send --topic orders --key order-42 --type OrderPlaced '{\"total\": 3}'\n  \
         outboxd send --topic orders --wait '{}'      wait until it is published and tell where")]
@@ -398,6 +403,10 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
         Command::Status { watch: None, json } => commands::status(config, json.format()).await,
         Command::Status { watch: Some(every), json } => commands::watch_status(config, every, json.format()).await,
         Command::Verify(verify) => commands::verify(config, verify.into()).await,
+        Command::Trace(trace) => {
+            let (asked, format) = trace.asked();
+            commands::trace(config, asked, format).await
+        }
         Command::Send(send) => commands::send(config, send.into()).await,
         Command::Parked(parked) => run_parked(config, parked).await,
         Command::Pause(Reason { reason }) => commands::pause(config, &reason).await,

@@ -19,6 +19,7 @@ mod run;
 mod send;
 mod status;
 mod steer;
+mod trace;
 mod verify;
 
 pub use adopt::{Consent, adopt_journal};
@@ -34,6 +35,7 @@ pub use run::{Once, run};
 pub use send::{Sending, send};
 pub use status::{status, watch_status};
 pub use steer::{Rehearse, adopt_database, pause, repin, resume};
+pub use trace::{Asked, trace};
 pub use verify::{Verifying, verify};
 
 /// Exit code: done, or yes.

@@ -57,5 +57,6 @@ pub mod relay;
 pub mod sink;
 pub mod source;
 pub mod stop;
+pub mod trace;
 pub mod verify;
 pub mod waits;

@@ -41,6 +41,7 @@ mod speed;
 mod steering;
 mod tables;
 mod tour;
+mod trace;
 mod verify;
 mod ways_out;
 mod writers;

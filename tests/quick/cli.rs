@@ -113,13 +113,15 @@ pub(super) fn assert_current(path: &str, text: &str) {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 22] = [
         &[],
         &["run"],
         &["demo"],
         &["migrate"],
         &["check"],
         &["status"],
+        &["verify"],
+        &["trace"],
         &["send"],
         &["parked"],
         &["parked", "list"],

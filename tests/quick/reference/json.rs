@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The parts of the page, and the files whose fields they tell.
-const PARTS: [(&str, &[&str]); 9] = [
+const PARTS: [(&str, &[&str]); 10] = [
     ("outboxd status --json", &["src/commands/status.rs"]),
     ("outboxd parked --json", &["src/commands/parked.rs"]),
     ("outboxd send --json", &["src/commands/send.rs"]),
     ("outboxd verify --json", &["src/verify/show.rs"]),
+    ("outboxd trace --json", &["src/trace/show.rs"]),
     ("outboxd check --json", &["src/check/show.rs"]),
     ("outboxd config show --json", &["src/config/show.rs"]),
     ("outboxd healthcheck --json", &["src/commands/healthcheck.rs"]),
