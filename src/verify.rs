@@ -20,9 +20,10 @@
 //! their transactions overlapped, or the relay overlooked the first. Nothing that is kept tells which, so this is counted as overtaken and
 //! is no breach.
 //!
-//! **One instant.** Everything is read while the relay runs. First the newest applied batch, then rows and audit, then the end of each
-//! topic, then the journal to its end: so each mark that is seen has its record below that end, and so has each event below those ends.
-//! A topic is read up to its end or to the last event that the journal names there, whichever comes later.
+//! **One instant.** Everything is read while the relay runs. First the newest applied batch and the audit, then the rows, then what the
+//! audit got meanwhile, then the end of each topic, then the journal to its end: so each mark that is seen has its record below that end,
+//! and so has each event below those ends. A topic is read up to its end or to the last event that the journal names there, whichever
+//! comes later.
 //!
 //! The order of the calls is that of the types: [`Books`] takes rows, discards and the journal, [`Comparing`] the topics, partition by
 //! partition, and ends in a [`Report`].
@@ -54,7 +55,7 @@ pub use progress::{Progress, Stage};
 pub use report::{Example, JournalReport, Kind, Report, TopicReport, Unchecked};
 
 /// Clocks of the database and of relays may differ by so much, and nothing that is nearer to a bound is judged by time.
-const CLOCKS_MS: i64 = 300_000;
+pub const CLOCKS_MS: i64 = 300_000;
 
 /// What is known of an outbox before anything else is read.
 #[derive(Clone, Debug)]
@@ -83,6 +84,18 @@ pub struct Terms {
     pub since_us: Option<i64>,
     /// Where the temporary file is made, if one is needed.
     pub folder: PathBuf,
+}
+
+impl Terms {
+    /// Whether a row that was marked at this moment is older than what is asked for, by whatever clock.
+    fn is_long_before_since(&self, marked_us: i64) -> bool {
+        self.since_us.is_some_and(|since| marked_us < since.saturating_sub(CLOCKS_MS * 1_000))
+    }
+
+    /// Whether the batch of a row that was marked at this moment may be older than what is asked for.
+    fn is_hardly_since(&self, marked_us: i64) -> bool {
+        self.since_us.is_some_and(|since| marked_us < since.saturating_add(CLOCKS_MS * 1_000))
+    }
 }
 
 /// What the `id` of a record tells.

@@ -11,7 +11,7 @@ use crate::config::{Config, Delivery, Mark, Retention};
 use crate::fault::{EXIT_NO, Fault};
 use crate::sink::kafka::{Bounds, Lane, Scan, Scanned, Scanner};
 use crate::source::any::AnySource;
-use crate::verify::{Books, Comparing, Extent, Holes, Ids, Kept, Progress, Report, Seen, Stage, Terms};
+use crate::verify::{Books, CLOCKS_MS, Comparing, Extent, Holes, Ids, Kept, Progress, Report, Seen, Stage, Terms};
 
 /// What is to be verified.
 #[derive(Clone, Debug)]
@@ -80,7 +80,8 @@ fn unkept(error: io::Error) -> Failure {
     Failure::new(format!("OBX701: what was read cannot be kept: {error}. {remedy}"))
 }
 
-/// The newest applied batch first, then rows and audit: each mark that is seen has its record in what is read later.
+/// The newest applied batch and the audit first, then rows, then what the audit got meanwhile: each mark that is seen has its record in
+/// what is read later.
 async fn read_database(config: &Config, asked: &Verifying, source: &AnySource, progress: &Progress) -> Result<Books, Failure> {
     let footing = source.footing().await?;
     progress.begin(Stage::Rows, footing.rows);
@@ -98,6 +99,7 @@ async fn read_database(config: &Config, asked: &Verifying, source: &AnySource, p
         since_us: asked.since.map(|since| milliseconds(since).saturating_mul(1_000)),
         folder: std::env::temp_dir(),
     });
+    let last_discard = discards_after(source, &mut books, 0).await?;
     let (mut kept, mut after) = (Ok(()), Some(i64::MIN));
     while let Some(last) = after {
         after = source
@@ -110,11 +112,16 @@ async fn read_database(config: &Config, asked: &Verifying, source: &AnySource, p
             .await?;
         std::mem::replace(&mut kept, Ok(())).map_err(unkept)?;
     }
-    books.rows_are_read(source.now_us().await?);
-    let mut after = 0;
+    books.rows_are_read(source.now_us().await?, source.footing().await?.applied.n);
+    discards_after(source, &mut books, last_discard).await?;
+    Ok(books)
+}
+
+/// What the audit says was given up after its entry `after`; returns the last entry there is.
+async fn discards_after(source: &AnySource, books: &mut Books, mut after: i64) -> Result<i64, Failure> {
     loop {
         let page = source.discarded_after(after).await?;
-        let Some(last) = page.last() else { return Ok(books) };
+        let Some(last) = page.last() else { return Ok(after) };
         after = last.n;
         page.iter().try_for_each(|event| books.discarded(event.seq, &event.id, &event.topic)).map_err(unkept)?;
     }
@@ -233,7 +240,9 @@ impl Reading<'_> {
         let from = match (self.since, named) {
             (None, _) => start,
             (Some(_), Some((first, _))) => first.max(start),
-            (Some(_), None) => to,
+            (Some(_), None) if books.is_journalled() => to,
+            // what was marked since was published a little earlier, by another clock
+            (Some(since), None) => self.scanner.offset_at(lane, milliseconds(since) - CLOCKS_MS)?.unwrap_or(to).max(start),
         };
         Ok((from, to))
     }
@@ -253,7 +262,12 @@ impl Reading<'_> {
                 if kept.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             match scan {
-                Scan::To(_) => break,
+                Scan::To(end) => {
+                    if end < to {
+                        comparing.stops_at(end);
+                    }
+                    break;
+                }
                 Scan::BeginsLater => {
                     from = self.scanner.bounds(lane)?.start;
                     comparing.begins_later(from);

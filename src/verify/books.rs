@@ -14,8 +14,11 @@ use uuid::Uuid;
 
 /// Number, fingerprint, topic, when it was marked (0: it was not).
 pub(super) type RowItem = [u64; 4];
-/// Number, fingerprint (0: only the number is known), topic.
+/// Number, fingerprint (0: only the number is known), and whether it was given up while rows were read.
 pub(super) type DiscardItem = [u64; 3];
+/// When the first row was read, it was given up already.
+pub(super) const BEFORE_ROWS: u64 = 0;
+const BESIDE_ROWS: u64 = 1;
 /// Lane, offset, number, fingerprint, batch.
 pub(super) type PlaceItem = [u64; 5];
 /// Number, fingerprint, batch, lane, offset, when it was written in milliseconds.
@@ -69,7 +72,7 @@ impl Books {
 
     /// Takes a row: its number, identity, topic as in the table, and when it was marked in microseconds since 1970.
     pub fn row(&mut self, seq: i64, fingerprint: Fingerprint, topic: &str, marked_us: Option<i64>) -> io::Result<()> {
-        if marked_us.is_some_and(|marked| self.terms.since_us.is_some_and(|since| marked < since)) {
+        if marked_us.is_some_and(|marked| self.terms.is_long_before_since(marked)) {
             return Ok(());
         }
         let Some(number) = self.topics.of_row(topic) else { return Ok(()) };
@@ -77,19 +80,24 @@ impl Books {
         self.rows.push([word(seq), fingerprint.0, number.into(), marked_us.map_or(0, word)])
     }
 
-    /// Takes what the audit says was given up: number, identity as text, topic as in the table.
+    /// Takes what the audit says was given up: number, identity as text, topic as in the table. What was given up before the first row is
+    /// read comes before the rows, the rest after [`Books::rows_are_read`]: of that, the row may have been read unsent.
     pub fn discarded(&mut self, seq: i64, id: &str, topic: &str) -> io::Result<()> {
-        let Some(number) = self.topics.of_row(topic) else { return Ok(()) };
+        if self.topics.of_row(topic).is_none() {
+            return Ok(());
+        }
         let known = match self.terms.ids {
             Ids::Uuid => Uuid::parse_str(id).map_or(0, |id| Fingerprint::of(id).0),
             Ids::Content => 0,
         };
-        self.discards.push([word(seq), known, number.into()])
+        self.discards.push([word(seq), known, if self.rows_read_us == i64::MAX { BEFORE_ROWS } else { BESIDE_ROWS }])
     }
 
-    /// Says at which moment, by the database's clock in microseconds since 1970, the last row had been read.
-    pub fn rows_are_read(&mut self, now_us: i64) {
+    /// Says at which moment, by the database's clock in microseconds since 1970, the last row had been read, and which batch was the newest
+    /// applied one then.
+    pub fn rows_are_read(&mut self, now_us: i64, applied: u64) {
         self.rows_read_us = now_us;
+        self.chain.applied_by_now(applied);
     }
 
     /// Takes a record of the journal, in order of offsets, with the time it was written in milliseconds since 1970.

@@ -10,6 +10,8 @@ use crate::journal::{Applied, Checksum, Damage, Record};
 pub(super) struct Chain {
     outbox: Uuid,
     applied: Applied,
+    /// Newest applied batch when the last row had been read: so far the journal may have been trimmed meanwhile.
+    by_now: u64,
     /// Whether only the newer part is read, because that was asked for.
     partly: bool,
     last: Option<Applied>,
@@ -30,7 +32,12 @@ pub(super) enum Link {
 
 impl Chain {
     pub(super) fn new(outbox: Uuid, applied: Applied, partly: bool) -> Self {
-        Self { outbox, applied, partly, last: None, from: None, report: JournalReport::default() }
+        Self { outbox, applied, by_now: applied.n, partly, last: None, from: None, report: JournalReport::default() }
+    }
+
+    /// Says which batch is the newest applied one by now.
+    pub(super) fn applied_by_now(&mut self, n: u64) {
+        self.by_now = self.by_now.max(n);
     }
 
     /// Takes the next record.
@@ -72,9 +79,7 @@ impl Chain {
             self.report.adopted += 1;
             self.report.broken = 0;
             self.report.examples.clear();
-            return true;
-        }
-        if !follows {
+        } else if !follows {
             let last = self.last.map_or(0, |last| last.n);
             self.report.broken(format!("offset {} holds batch {}, which does not follow batch {last}", found.offset, record.n));
         }
@@ -85,7 +90,7 @@ impl Chain {
                 record.n, found.checksum.0, self.applied.checksum.0
             ));
         }
-        false
+        adopts && !begins
     }
 
     /// Takes note of the end.
@@ -95,8 +100,9 @@ impl Chain {
             (_, Some(last)) if last < applied => {
                 self.report.broken(format!("batch {applied} is marked in the table, the journal ends with batch {last}"));
             }
-            (Some(first), _) if first > applied && applied > 0 && !self.partly => {
-                self.report.broken(format!("batch {applied} is the newest marked one, the journal begins with batch {first}"));
+            (Some(first), _) if first > self.by_now && applied > 0 && !self.partly => {
+                self.report
+                    .broken(format!("batch {} is the newest marked one, the journal begins with batch {first}", self.by_now));
             }
             (None, _) if applied > 0 && !self.partly => {
                 self.report.broken(format!("batch {applied} is marked in the table, the journal is empty"));

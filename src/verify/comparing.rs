@@ -1,6 +1,6 @@
 //! The second half: what lies in the topics, partition by partition, beside what the journal says should lie there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 
@@ -91,6 +91,8 @@ pub struct Comparing {
     /// For each topic, since when everything that was published must still be there, in milliseconds since 1970.
     pub(super) whole_since_ms: Vec<i64>,
     pub(super) compacted: Vec<Holes>,
+    /// Topics in which readers do not come to the end.
+    pub(super) hidden: BTreeSet<u32>,
     here: Option<Here>,
 }
 
@@ -99,6 +101,8 @@ struct Here {
     topic: u32,
     partition: i32,
     extent: Extent,
+    /// Readers do not come further.
+    until: i64,
     keys: Sorter<4>,
     is_empty: bool,
     /// How many partitions keys are spread over, and the newest batch for which that was not so yet.
@@ -116,6 +120,7 @@ impl Comparing {
             present: Vec::new(),
             whole_since_ms: vec![i64::MIN; topics],
             compacted: vec![Holes::Never; topics],
+            hidden: BTreeSet::new(),
             here: None,
             terms: books.terms,
             topics: books.topics,
@@ -136,7 +141,7 @@ impl Comparing {
         let pin = self.topics.in_table(number).and_then(|name| self.terms.pins.get(name));
         let pinned = pin.filter(|pin| pin.partitions > 0).map(|pin| (pin.partitions, pin.since));
         let keys = Sorter::new(self.terms.folder.clone());
-        self.here = Some(Here { topic: number, partition, extent, keys, is_empty: true, pinned });
+        self.here = Some(Here { topic: number, partition, extent, until: i64::MAX, keys, is_empty: true, pinned });
         Ok(())
     }
 
@@ -145,6 +150,14 @@ impl Comparing {
         if let Some(here) = &mut self.here {
             here.extent.start = here.extent.start.max(start);
             here.is_empty = true;
+        }
+    }
+
+    /// Says that readers do not come further than this offset: a transaction stays open there.
+    pub fn stops_at(&mut self, offset: i64) {
+        if let Some(here) = &mut self.here {
+            here.until = offset;
+            self.hidden.insert(here.topic);
         }
     }
 
@@ -273,6 +286,7 @@ impl Comparing {
         let why = match here.extent.holes {
             _ if number(offset) < here.extent.start => Unchecked::Trimmed,
             _ if here.is_earlier(n) => Unchecked::EarlierTopic,
+            _ if number(offset) >= here.until => Unchecked::Hidden,
             Holes::Compacted => Unchecked::Compacted,
             Holes::Untold => Unchecked::Untold,
             Holes::Never => {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::books::{DiscardItem, EntryItem, RowItem};
+use super::books::{BEFORE_ROWS, DiscardItem, EntryItem, RowItem};
 use super::comparing::{BY_JOURNAL, BY_ROW, COVERED, ClaimItem, Comparing, DISPUTED, Holes, NAMED, RecordItem, entry_place};
 use super::report::{Example, Kind, Report, Unchecked};
 use super::spill::{Sorted, number};
@@ -77,14 +77,15 @@ impl OfNumber {
         Ok(())
     }
 
-    fn is_discarded(&self, fingerprint: u64) -> bool {
-        self.discards.iter().any(|discard| discard[1] == 0 || discard[1] == fingerprint)
+    /// What the audit says of this event, if it was given up.
+    fn discard(&self, fingerprint: u64) -> Option<&DiscardItem> {
+        self.discards.iter().find(|discard| discard[1] == 0 || discard[1] == fingerprint)
     }
 
     fn row(&self, row: &RowItem, all: &mut Comparing) -> io::Result<()> {
         let &[seq, fingerprint, topic, marked] = row;
         let entry = self.entries.iter().find(|entry| entry[1] == fingerprint);
-        let discarded = self.is_discarded(fingerprint);
+        let discard = self.discard(fingerprint);
         let report = all.topics.report(topic as u32);
         match (entry, marked) {
             (Some(entry), 0) if entry[2] <= all.terms.applied.n => {
@@ -94,10 +95,10 @@ impl OfNumber {
             }
             (Some(_), 0) => report.underway += 1,
             (Some(_), _) => {}
-            (None, 0) if discarded => {
+            (None, 0) if discard.is_some_and(|discard| discard[2] == BEFORE_ROWS) => {
                 report.found(Kind::Unmarked, Example::new("it was given up, and the row is unsent").of_row(number(seq)));
             }
-            (None, _) if discarded => report.discarded += 1,
+            (None, _) if discard.is_some() => report.discarded += 1,
             (None, marked) => {
                 if marked == 0 {
                     report.waiting += 1;
@@ -114,7 +115,7 @@ impl OfNumber {
         let (topic, partition, offset) = entry_place(entry);
         let example = |why| Example::new(why).at(partition, offset).of_row(number(seq)).of_batch(n);
         let has_row = self.rows.iter().any(|row| row[1] == fingerprint);
-        if self.is_discarded(fingerprint) {
+        if self.discard(fingerprint).is_some() {
             all.topics.report(topic).found(Kind::Phantom, example("it was given up, and published all the same"));
         } else if !has_row && n <= all.terms.applied.n && is_kept(all, number(time_ms)) {
             let why = if self.rows.is_empty() { "no row has its number" } else { "the row of its number is another event" };
@@ -254,16 +255,17 @@ fn absent_row(topic: u32, marked: u64, seq: u64, all: &mut Comparing) {
         if all.chain.names_marks_of(marked_us, all.terms.first_applied) {
             let why = "the row is marked, and neither journal nor topic nor audit knows it";
             report.found(Kind::Lost, Example::new(why).of_row(number(seq)));
-        } else {
+        } else if !all.terms.is_hardly_since(marked_us) {
             report.unchecked(Unchecked::Forgotten);
         }
         return;
     }
     let is_ours = marked_us > all.terms.set_up_us;
     let is_whole = marked_us / 1_000 > all.whole_since_ms[topic as usize].saturating_add(CLOCKS_MS);
-    let holes = all.compacted[topic as usize];
+    let (holes, is_hidden) = (all.compacted[topic as usize], all.hidden.contains(&topic));
     let report = all.topics.report(topic);
     match holes {
+        _ if is_hidden => report.unchecked(Unchecked::Hidden),
         Holes::Never if is_ours && is_whole => {
             report.found(Kind::Lost, Example::new("the row is marked, and its topic does not have it").of_row(number(seq)));
         }

@@ -55,6 +55,8 @@ pub enum Unchecked {
     Compacted,
     /// Whether the topic is compacted may not be read, and something is missing.
     Untold,
+    /// A transaction stays open before it, so that readers do not come so far.
+    Hidden,
     /// The topic or the partition is not there.
     NoTopic,
     /// Published to an earlier topic of this name: a person has accepted another one since.
@@ -72,6 +74,7 @@ impl Unchecked {
             Self::Trimmed => "trimmed",
             Self::Compacted => "compacted",
             Self::Untold => "settings_not_readable",
+            Self::Hidden => "hidden",
             Self::NoTopic => "no_topic",
             Self::EarlierTopic => "earlier_topic",
             Self::BeforeJournal => "before_journal",
@@ -85,6 +88,7 @@ impl Unchecked {
             Self::Trimmed => "the topic begins later",
             Self::Compacted => "the topic is compacted",
             Self::Untold => "DESCRIBE_CONFIGS is not granted, so nothing tells whether the topic is compacted",
+            Self::Hidden => "a transaction stays open before it: readers of committed records stand still there",
             Self::NoTopic => "the topic is not there",
             Self::EarlierTopic => "in an earlier topic of this name",
             Self::BeforeJournal => "older than what is left of the journal, or where it names nothing",

@@ -133,6 +133,48 @@ fn what_the_topic_let_go_of_is_not_checkable() {
 }
 
 #[test]
+fn what_lies_behind_an_open_transaction_is_not_checkable() {
+    for journalled in [true, false] {
+        let mut world = World::small();
+        world.journalled = journalled;
+        let lane = world.lane_of_event(0);
+        let last = world.records[&lane].last().unwrap().offset;
+        world.stops.insert(lane, last);
+        let report = world.report();
+        assert_clean(&report);
+        assert_eq!(unchecked(&report), [(Unchecked::Hidden, 1)], "{}", report.text());
+    }
+}
+
+#[test]
+fn what_happens_while_rows_are_read_is_no_breach() {
+    let mut world = World::small();
+    let parked = world.insert("a", Some("k"));
+    world.discards_beside.push(parked);
+    let report = world.report();
+    assert_clean(&report);
+    assert_eq!(report.topics.iter().map(|topic| topic.discarded).sum::<u64>(), 1, "{}", report.text());
+    // and the journal is trimmed up to a batch that was applied meanwhile
+    let mut world = World::small();
+    let second = world.batches[1].clone();
+    world.rows.iter_mut().filter(|row| second.entries.iter().any(|entry| entry.0 == row.event)).for_each(|row| row.marked = false);
+    (world.applied, world.applied_by_now) = (1, Some(2));
+    world.batches.remove(0);
+    assert_eq!(world.report().journal.unwrap().examples, [""; 0]);
+}
+
+#[test]
+fn a_clock_that_is_behind_makes_no_phantom_of_what_is_asked_for() {
+    let mut world = World::small();
+    world.rows.iter_mut().filter(|row| row.marked).for_each(|row| row.at_ms = Some(world::START_MS - 1_000));
+    world.since_ms = Some(world.batches[1].time_ms);
+    let report = world.report();
+    assert_clean(&report);
+    assert_eq!(report.topics.iter().map(|topic| topic.published).sum::<u64>(), 3, "{}", report.text());
+    assert_eq!(unchecked(&report), [], "what is not asked for is not counted either");
+}
+
+#[test]
 fn a_topic_that_is_gone_is_not_checkable() {
     let mut world = World::small();
     let published = world.published();

@@ -62,12 +62,19 @@ pub(super) struct World {
     pub(super) rows: Vec<Row>,
     /// Events that were given up.
     pub(super) discards: Vec<usize>,
+    /// Events that were given up while rows were read.
+    pub(super) discards_beside: Vec<usize>,
     pub(super) batches: Vec<Batch>,
     pub(super) records: BTreeMap<Lane, Vec<Stored>>,
     pub(super) next: BTreeMap<Lane, i64>,
     pub(super) start: BTreeMap<Lane, i64>,
     pub(super) applied: u64,
     pub(super) applied_offset_is_off_by: i64,
+    /// Newest applied batch when the rows were read, if it is another one.
+    pub(super) applied_by_now: Option<u64>,
+    /// Where readers of a lane stop.
+    pub(super) stops: BTreeMap<Lane, i64>,
+    pub(super) since_ms: Option<i64>,
     pub(super) pins: Pins,
     pub(super) kept: Kept,
     pub(super) read_after_ms: i64,
@@ -86,12 +93,16 @@ impl World {
             events: Vec::new(),
             rows: Vec::new(),
             discards: Vec::new(),
+            discards_beside: Vec::new(),
             batches: Vec::new(),
             records: lanes.map(|lane| (lane, Vec::new())).collect(),
             next: BTreeMap::new(),
             start: BTreeMap::new(),
             applied: 0,
             applied_offset_is_off_by: 0,
+            applied_by_now: None,
+            stops: BTreeMap::new(),
+            since_ms: None,
             pins: ["a", "b"].map(|topic| (topic.to_owned(), Pin::of(PARTITIONS))).into(),
             kept: Kept::Forever,
             read_after_ms: 60_000,
@@ -333,6 +344,11 @@ impl World {
         self.ask().expect("the temporary folder is there")
     }
 
+    fn discard_to(&self, books: &mut Books, event: usize) -> io::Result<()> {
+        let Event { seq, id, topic, .. } = &self.events[event];
+        books.discarded(*seq, &id.to_string(), topic)
+    }
+
     fn ask(&self) -> io::Result<Report> {
         let outbox = Uuid::from_u128(77);
         let journal = self.journal(outbox);
@@ -350,28 +366,39 @@ impl World {
             pattern: TopicPattern { prefix: "pre.".into(), suffix: String::new() },
             pins: self.pins.clone(),
             only: self.only.clone(),
-            since_us: None,
+            since_us: self.since_ms.map(|since| since * 1_000),
             folder: std::env::temp_dir(),
         });
         for row in &self.rows {
             let marked_us = row.marked.then(|| row.at_ms.unwrap_or_else(|| self.time_of(row.event)) * 1_000);
             books.row(self.events[row.event].seq, self.fingerprint(row.event), &self.events[row.event].topic, marked_us)?;
         }
-        for &event in &self.discards {
-            books.discarded(self.events[event].seq, &self.events[event].id.to_string(), &self.events[event].topic)?;
-        }
-        books.rows_are_read((START_MS + self.read_after_ms).saturating_mul(1_000));
+        self.discards.iter().try_for_each(|event| self.discard_to(&mut books, *event))?;
+        books.rows_are_read((START_MS + self.read_after_ms).saturating_mul(1_000), self.applied_by_now.unwrap_or(self.applied));
+        self.discards_beside.iter().try_for_each(|event| self.discard_to(&mut books, *event))?;
         if self.journalled {
-            journal.iter().try_for_each(|(offset, time_ms, bytes, _)| books.batch(*offset, *time_ms, bytes))?;
+            let asked = journal.iter().filter(|(_, time_ms, ..)| self.since_ms.is_none_or(|since| *time_ms >= since));
+            asked.into_iter().try_for_each(|(offset, time_ms, bytes, _)| books.batch(*offset, *time_ms, bytes))?;
             self.strange_journal_record.iter().try_for_each(|bytes| books.batch(1_000_000, START_MS, bytes))?;
         }
         let topics = books.topics();
+        let named: BTreeMap<Lane, i64> = self
+            .records
+            .keys()
+            .filter_map(|lane| {
+                let number = topics.iter().position(|topic| *topic == format!("pre.{}", lane.0))?;
+                Some((lane.clone(), books.named(number, lane.1)?.0))
+            })
+            .collect();
         let mut comparing = books.compare()?;
         for (number, name) in topics.iter().enumerate() {
             for ((topic, partition), stored) in self.records.iter().filter(|((topic, _), _)| format!("pre.{topic}") == *name) {
-                let start = self.start.get(&(topic.clone(), *partition)).copied().unwrap_or(0);
+                let lane = (topic.clone(), *partition);
+                let from = if self.since_ms.is_some() { named.get(&lane).copied().unwrap_or(i64::MAX) } else { 0 };
+                let (start, stop) = (self.start.get(&lane).copied().unwrap_or(0).max(from), self.stops.get(&lane).copied());
                 comparing.begin(number, *partition, Extent { start, holes: self.holes })?;
-                for record in stored.iter().filter(|record| record.offset >= start) {
+                let visible = start..stop.unwrap_or(i64::MAX);
+                for record in stored.iter().filter(|record| visible.contains(&record.offset)) {
                     let time_ms = Some(record.event.map_or(START_MS, |event| self.time_of(event)));
                     comparing.record(&Seen {
                         offset: record.offset,
@@ -380,6 +407,9 @@ impl World {
                         key: record.key.as_deref().map(str::as_bytes),
                         value: Some(&record.value),
                     })?;
+                }
+                if let Some(stop) = stop {
+                    comparing.stops_at(stop);
                 }
                 comparing.end()?;
             }
