@@ -128,6 +128,19 @@ enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Find out from the topics what was published, when the journal cannot tell
+    #[command(
+        after_help = "It leads out of the halts journal-window and kafka-behind: docs/verify.md. Look first, with --dry-run.\n\n\
+        Examples:\n  outboxd reconcile --dry-run\n  outboxd reconcile --reason 'the journal topic was deleted'\n\n\
+        Exit code 3: nothing was changed."
+    )]
+    Reconcile {
+        /// Go on although nothing is known of so many rows: they are published, perhaps again
+        #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
+        undecided: u64,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Accept the present number of partitions of a topic
     #[command(after_help = "Examples:\n  outboxd repin orders --dry-run\n  outboxd repin orders --reason 'grown to 24'")]
     Repin {
@@ -418,6 +431,9 @@ async fn run(command: Command, loaded: &Loaded) -> Result<u8, Failure> {
             commands::adopt_name(config, &old, &change.reason, change.dry_run.into()).await
         }
         Command::Adopt { change, .. } => commands::adopt_database(config, &change.reason, change.dry_run.into()).await,
+        Command::Reconcile { undecided, change } => {
+            commands::reconcile(config, undecided, &change.reason, change.dry_run.into()).await
+        }
         Command::Repin { topic, change } => commands::repin(config, &topic, &change.reason, change.dry_run.into()).await,
         Command::Config(ConfigCommand::Show(json)) => commands::config_show(loaded, json.format()),
         Command::Healthcheck { strict, json } => commands::healthcheck(config, strict.into(), json.format()).await,

@@ -53,6 +53,7 @@ pub mod metrics;
 pub mod pace;
 pub mod park;
 pub mod phase;
+pub mod reconcile;
 pub mod relay;
 pub mod sink;
 pub mod source;

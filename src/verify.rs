@@ -44,7 +44,7 @@ mod judging;
 mod progress;
 mod report;
 mod show;
-mod spill;
+pub(crate) mod spill;
 #[cfg(test)]
 mod tests;
 mod topics;

@@ -77,7 +77,7 @@ pub async fn adopt_journal(config: &Config, consent: Consent, reason: &str, rehe
 }
 
 /// What stands in the way now: found by a look, or written down by the relay where a look alone cannot tell.
-async fn halt(sink: &KafkaSink, standing: &Standing, figures: &Figures) -> Result<Option<Halt>, Fault> {
+pub(super) async fn halt(sink: &KafkaSink, standing: &Standing, figures: &Figures) -> Result<Option<Halt>, Fault> {
     let (looked, is_open) = match sink.look(standing.outbox, standing.applied).await {
         Ok(view) => (identity::judge_journal(standing, &view, u64::MAX).err(), view.stable < view.end),
         Err(Fault::Unsafe(halt)) => (Some(halt), false),
@@ -93,7 +93,7 @@ async fn halt(sink: &KafkaSink, standing: &Standing, figures: &Figures) -> Resul
 
 /// The newest batch marked here, when readers cannot see it: a lone broker that was killed hard lost its markers, and its transaction is
 /// open for ever, or was aborted by a person.
-async fn unseen(sink: &KafkaSink, standing: &Standing, halt: &Halt) -> Result<Option<Record>, Fault> {
+pub(super) async fn unseen(sink: &KafkaSink, standing: &Standing, halt: &Halt) -> Result<Option<Record>, Fault> {
     match halt.code {
         HaltCode::JournalBlocked | HaltCode::KafkaBehind if standing.applied.n > 0 => sink.unseen(standing.applied).await,
         _ => Ok(None),

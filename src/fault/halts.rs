@@ -82,10 +82,12 @@ impl HaltCode {
                 "stop the relay of one of the two databases, then `outboxd adopt --journal --reason …` in the one that stays"
             }
             Self::JournalWindow => {
-                "restore a younger copy of the database; or `outboxd adopt --journal --reason …`, which prints what may come twice"
+                "restore a younger copy of the database; or `outboxd reconcile --dry-run`, which looks for every unsent row in its topic; \
+                 or `outboxd adopt --journal --reason …`, which prints what may come twice"
             }
             Self::KafkaBehind => {
-                "bring the journal topic back as it was; or `outboxd adopt --journal --reason …`, which prints what may come twice"
+                "bring the journal topic back as it was; or `outboxd reconcile --dry-run`, which looks for every unsent row in its topic; \
+                 or `outboxd adopt --journal --reason …`, which prints what may come twice"
             }
             Self::JournalBlocked => {
                 "if it is our own, first `outboxd adopt --journal --reason …`; then end it with the broker's kafka-transactions tool"

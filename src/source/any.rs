@@ -5,7 +5,7 @@ use std::future::Future;
 
 use super::desk::{
     Acceptance, Advice, Chosen, Decision, Discarded, EventRow, Figures, Footing, Insert, Inserted, OpenWriter, ParkedEvent,
-    Request, Row, RowFacts, Step, TopicInUse, Wanted,
+    Request, Row, RowFacts, Step, TopicInUse, UnsentRow, Wanted,
 };
 use super::postgres::{self, Activity, Postgres, PostgresMarker, PostgresReader, PostgresTenure, Roles};
 use super::sqlite::{self, Sqlite, SqliteMarker, SqliteReader, SqliteTenure};
@@ -16,7 +16,7 @@ use super::{
 use crate::config::Delivery;
 use crate::cursor::Listing;
 use crate::fault::{Fault, Halt};
-use crate::journal::{Applied, History, Owner, Record};
+use crate::journal::{Applied, Entry, History, Owner, Record};
 use crate::park::{Done, SetAside};
 use crate::sink::{Fence, Noted, Published};
 
@@ -336,6 +336,24 @@ impl AnySource {
         request: &Request,
     ) -> Result<(), Fault> {
         whichever!(self, source => source.unmark(record, shown, seen, detail, request).await)
+    }
+
+    /// Shows a page of unsent rows above `after`, and returns the number of the last one; nothing when there are no more.
+    pub async fn unsent_after(&self, after: i64, show: impl FnMut(UnsentRow<'_>) + Send) -> Result<Option<i64>, Fault> {
+        whichever!(self, source => source.unsent_after(after, show).await)
+    }
+
+    /// Marks what was found to be published, has a journal record written and takes it for the newest applied batch, provided that
+    /// nobody claimed or marked since `seen`. Returns that record and how many rows were marked.
+    pub async fn reconcile(
+        &self,
+        (found, undecided): (impl Iterator<Item = Result<Vec<Entry>, Fault>> + Send, u64),
+        write: impl Future<Output = Result<Applied, Fault>>,
+        seen: &Standing,
+        halt: &Halt,
+        request: &Request,
+    ) -> Result<(Applied, u64), Fault> {
+        whichever!(self, source => source.reconcile((found, undecided), write, seen, halt, request).await)
     }
 
     /// Whether the outbox could get the name `new`.

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Pending, Pins};
 use crate::event::Fingerprint;
+use crate::fault::Halt;
 use crate::journal::{Applied, DatabaseIdentity};
 
 /// Where the outbox stands, for a person.
@@ -162,6 +163,15 @@ pub struct Request {
     pub reason: String,
 }
 
+/// What the audit keeps of a reconciliation: how many rows were marked, and how many nothing was known of.
+pub(super) fn reconciled(halt: &Halt, at: Applied, (marked, undecided): (u64, u64)) -> String {
+    let (code, evidence, n, offset) = (halt.code.name(), &halt.evidence, at.n, at.offset);
+    let detail = serde_json::json!({
+        "halt": code, "evidence": evidence, "batch": n, "offset": offset, "marked": marked, "undecided": undecided,
+    });
+    detail.to_string()
+}
+
 /// Which databases an outbox may be published from, and which one this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acceptance {
@@ -278,6 +288,21 @@ pub struct RowFacts<'a> {
     pub topic: &'a str,
     /// When it was marked, in microseconds since 1970; nothing: it was not.
     pub marked_us: Option<i64>,
+}
+
+/// An unsent row, as `reconcile` looks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnsentRow<'a> {
+    /// Its number.
+    pub seq: i64,
+    /// Its identity as text.
+    pub id: &'a str,
+    /// What the journal knows it by.
+    pub fingerprint: Fingerprint,
+    /// Its topic as in the table.
+    pub topic: &'a str,
+    /// When it was inserted, in microseconds since 1970, where the table says so.
+    pub created_us: Option<i64>,
 }
 
 /// An event that a person has given up, as the audit says.

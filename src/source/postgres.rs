@@ -34,6 +34,7 @@ mod migration;
 mod names;
 mod parked;
 mod prune;
+mod reconcile;
 mod roles;
 mod rows;
 mod schema;

@@ -33,6 +33,7 @@ mod names;
 mod network;
 mod parked;
 mod prune;
+mod reconcile;
 mod rows;
 mod schema;
 mod settings;

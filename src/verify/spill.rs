@@ -15,10 +15,10 @@ const AHEAD: (usize, usize) = (4 << 10, 256 << 10);
 const WORD: usize = 8;
 
 /// A fixed number of numbers, compared from the left.
-pub(super) type Item<const N: usize> = [u64; N];
+pub(crate) type Item<const N: usize> = [u64; N];
 
 /// Takes items in any order.
-pub(super) struct Sorter<const N: usize> {
+pub(crate) struct Sorter<const N: usize> {
     folder: PathBuf,
     kept: usize,
     buffer: Vec<Item<N>>,
@@ -29,7 +29,7 @@ pub(super) struct Sorter<const N: usize> {
 
 impl<const N: usize> Sorter<N> {
     /// An empty one, which makes its file in `folder` if it needs one at all.
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self::keeping(folder, KEPT_BYTES / (N * WORD))
     }
 
@@ -39,19 +39,19 @@ impl<const N: usize> Sorter<N> {
     }
 
     /// All that was taken so far; an empty one stays.
-    pub(super) fn take(&mut self) -> Self {
+    pub(crate) fn take(&mut self) -> Self {
         let empty = Self::keeping(self.folder.clone(), self.kept);
         std::mem::replace(self, empty)
     }
 
     /// Takes one item.
-    pub(super) fn push(&mut self, item: Item<N>) -> io::Result<()> {
+    pub(crate) fn push(&mut self, item: Item<N>) -> io::Result<()> {
         self.buffer.push(item);
         if self.buffer.len() >= self.kept { self.write_run() } else { Ok(()) }
     }
 
     /// All of them in order.
-    pub(super) fn sorted(mut self) -> io::Result<Sorted<N>> {
+    pub(crate) fn sorted(mut self) -> io::Result<Sorted<N>> {
         let Some(file) = &self.file else {
             self.buffer.sort_unstable();
             return Ok(Sorted { memory: Some(self.buffer.into_iter()), file: None, runs: Vec::new(), heap: BinaryHeap::new() });
@@ -117,7 +117,7 @@ impl<const N: usize> Run<N> {
 }
 
 /// Items in order.
-pub(super) struct Sorted<const N: usize> {
+pub(crate) struct Sorted<const N: usize> {
     /// All of them, where they fitted.
     memory: Option<std::vec::IntoIter<Item<N>>>,
     file: Option<File>,
@@ -127,7 +127,7 @@ pub(super) struct Sorted<const N: usize> {
 
 impl<const N: usize> Sorted<N> {
     /// The next item, without taking it.
-    pub(super) fn peek(&self) -> Option<Item<N>> {
+    pub(crate) fn peek(&self) -> Option<Item<N>> {
         match &self.memory {
             Some(items) => items.as_slice().first().copied(),
             None => self.heap.peek().map(|Reverse((item, _))| *item),
@@ -135,7 +135,7 @@ impl<const N: usize> Sorted<N> {
     }
 
     /// Takes the next item.
-    pub(super) fn next(&mut self) -> io::Result<Option<Item<N>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Item<N>>> {
         if let Some(items) = &mut self.memory {
             return Ok(items.next());
         }
@@ -145,7 +145,7 @@ impl<const N: usize> Sorted<N> {
     }
 
     /// Takes the next item if it belongs to the group.
-    pub(super) fn next_if(&mut self, belongs: impl FnOnce(Item<N>) -> bool) -> io::Result<Option<Item<N>>> {
+    pub(crate) fn next_if(&mut self, belongs: impl FnOnce(Item<N>) -> bool) -> io::Result<Option<Item<N>>> {
         if self.peek().is_some_and(belongs) { self.next() } else { Ok(None) }
     }
 
@@ -159,12 +159,12 @@ impl<const N: usize> Sorted<N> {
 }
 
 /// A signed number as one that sorts the same.
-pub(super) fn word(number: i64) -> u64 {
+pub(crate) fn word(number: i64) -> u64 {
     number.cast_unsigned() ^ (1 << 63)
 }
 
 /// The number of a [`word`].
-pub(super) fn number(word: u64) -> i64 {
+pub(crate) fn number(word: u64) -> i64 {
     (word ^ (1 << 63)).cast_signed()
 }
 

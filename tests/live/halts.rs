@@ -187,24 +187,33 @@ pub fn printed(shown: &str) -> usize {
     line.split(' ').next().unwrap().parse().expect("a number")
 }
 
+/// Kills a relay while a batch is published and not marked; returns how many events that are.
+pub fn lose_a_mark(stage: &mut Stage<'_>) -> usize {
+    let daemon = stage.start("one");
+    publish(stage);
+    let mut lock = lock_the_state_row(stage);
+    let before = history::used_offsets(stage.kafka, &stage.journal(), 1);
+    stage.write();
+    eventually("a batch is published", SOON, || history::used_offsets(stage.kafka, &stage.journal(), 1) > before + 1);
+    daemon.sigkill();
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {SLEEPS}");
+    stage.postgres.sql(&stage.database, &end);
+    lock.wait().expect("psql ends");
+    stage.stop_writing();
+    eventually_get("it is seen", SOON, || Some(unmarked(stage)).filter(|count| *count > 0))
+}
+
+/// Lets go of the whole journal.
+pub async fn cut_the_journal(stage: &Stage<'_>) {
+    let mut to = TopicPartitionList::new();
+    to.add_partition_offset(&stage.journal(), 0, Offset::End).unwrap();
+    stage.kafka.admin().delete_records(&to, &AdminOptions::new()).await.unwrap();
+}
+
 /// The journal is lost while a batch is published and not marked: nobody can tell that any more, and exactly that comes twice.
 async fn comes_twice_as_told(name: &str, code: &str, damage: impl AsyncFnOnce(&Stage<'_>)) {
     let mut stage = stage(name).without_journal();
-    let (twice, daemon) = tokio::task::block_in_place(|| {
-        let daemon = stage.start("one");
-        publish(&mut stage);
-        let mut lock = lock_the_state_row(&stage);
-        let before = history::used_offsets(stage.kafka, &stage.journal(), 1);
-        stage.write();
-        eventually("a batch is published", SOON, || history::used_offsets(stage.kafka, &stage.journal(), 1) > before + 1);
-        daemon.sigkill();
-        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {SLEEPS}");
-        stage.postgres.sql(&stage.database, &end);
-        lock.wait().expect("psql ends");
-        stage.stop_writing();
-        (eventually_get("it is seen", SOON, || Some(unmarked(&stage)).filter(|count| *count > 0)), daemon)
-    });
-    drop(daemon);
+    let twice = tokio::task::block_in_place(|| lose_a_mark(&mut stage));
     damage(&stage).await;
     tokio::task::block_in_place(|| {
         let daemon = stage.start("one");
@@ -229,12 +238,7 @@ async fn comes_twice_as_told(name: &str, code: &str, damage: impl AsyncFnOnce(&S
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn after_a_cut_journal_exactly_what_was_told_comes_twice() {
-    let cut = async |stage: &Stage<'_>| {
-        let mut to = TopicPartitionList::new();
-        to.add_partition_offset(&stage.journal(), 0, Offset::End).unwrap();
-        stage.kafka.admin().delete_records(&to, &AdminOptions::new()).await.unwrap();
-    };
-    comes_twice_as_told("cut", "journal-window", cut).await;
+    comes_twice_as_told("cut", "journal-window", cut_the_journal).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

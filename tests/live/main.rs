@@ -36,6 +36,7 @@ mod moving;
 mod outages;
 mod poison;
 mod proof_scans;
+mod reconcile;
 mod renaming;
 mod speed;
 mod steering;

@@ -113,7 +113,7 @@ pub(super) fn assert_current(path: &str, text: &str) {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 23] = [
         &[],
         &["run"],
         &["demo"],
@@ -131,6 +131,7 @@ fn every_command_has_help_with_an_example() {
         &["pause"],
         &["resume"],
         &["adopt"],
+        &["reconcile"],
         &["repin"],
         &["config"],
         &["config", "show"],

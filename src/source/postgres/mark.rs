@@ -217,7 +217,7 @@ impl Marking {
         expect_all(asked, marked.saturating_sub(undone))
     }
 
-    async fn only_rows(&self, work: &mut Work<'_>, rows: Rows) -> Result<(), Fault> {
+    pub(super) async fn only_rows(&self, work: &mut Work<'_>, rows: Rows) -> Result<(), Fault> {
         let (asked, again) = (rows.0.len() as u64, rows.clone());
         let mark = rows.1.bind_to(statement(&self.without_journal).bind(rows.0));
         let row = work.row(mark).await?.ok_or_else(|| unreadable("count"))?;

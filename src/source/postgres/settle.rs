@@ -17,7 +17,7 @@ use super::standing::Claimed;
 use super::table::{Table, get};
 use crate::event::{EventId, Fingerprint};
 use crate::fault::{Cause, Fault};
-use crate::journal::{Applied, History, Record};
+use crate::journal::{Applied, Entry, History, Record};
 use crate::source::{Standing, Tenure};
 
 /// Which events now have the numbers of a record. Not locked: what is marked below is found by number and id again.
@@ -49,7 +49,7 @@ impl PostgresTenure {
     async fn settle_one(&mut self, sql: &Statements, record: &Record, place: Applied) -> Result<(), Fault> {
         let (names, settings) = (&self.names, &self.settings);
         let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
-        let rows = sql.rows.find(&mut work, record).await?;
+        let rows = sql.rows.find(&mut work, &record.entries).await?;
         let batch = format!("batch {}", record.n);
         sql.marking.apply(&mut work, rows.clone(), place, Cause::Settle).await.map_err(mark_refused(&batch))?;
         sql.marking.expect_marked(&mut work, &batch, rows).await?;
@@ -108,7 +108,7 @@ impl Statements {
     }
 }
 
-/// Finds the rows that are a record's events.
+/// Finds the rows that are these events, which come in order of their numbers.
 pub(super) struct Matching {
     sql: Sql,
     identities: IdKind,
@@ -120,12 +120,12 @@ impl Matching {
     }
 
     /// Their numbers and identities: the same number is not enough.
-    pub(super) async fn find(&self, work: &mut Work<'_>, record: &Record) -> Result<Rows, Fault> {
-        let asked: Vec<i64> = record.entries.iter().map(|entry| entry.seq).collect();
+    pub(super) async fn find(&self, work: &mut Work<'_>, entries: &[Entry]) -> Result<Rows, Fault> {
+        let asked: Vec<i64> = entries.iter().map(|entry| entry.seq).collect();
         let mut found = (Vec::with_capacity(asked.len()), Identities::empty(self.identities, asked.len()));
         for row in work.rows(statement(&self.sql).bind(asked)).await? {
             let (seq, id) = (get(&row, 0, "seq")?, self.id(&row)?);
-            let entry = record.entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| record.entries[at]);
+            let entry = entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| entries[at]);
             if entry.is_ok_and(|entry| entry.fingerprint == id.fingerprint()) {
                 found.0.push(seq);
                 found.1.push(id)?;

@@ -26,7 +26,7 @@ const ADOPT: &str = "UPDATE {state} SET \
 const REPIN: &str = "UPDATE {state} SET pins = pins - $2 WHERE name = $1 AND pins ? $2";
 /// What Kafka takes to write a record is idle time here: the timeouts of a transaction and of its end together, and more. Meanwhile
 /// nobody waits for the state row but a relay that is halted.
-const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 300000";
+pub(super) const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 300000";
 const BASE: &str = "INSERT INTO {applied} (name, n, journal_offset, checksum) VALUES ($1, $2, $3, $4)";
 const UNMARK: &str = "UPDATE {outbox} o SET {sent_at_column} = NULL FROM unnest($1::int8[], $2::{identity_type}[]) AS b (seq, id) \
     WHERE {seq} = b.seq AND ({identity} = b.id) IS TRUE";
@@ -124,7 +124,7 @@ impl Postgres {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin().await?;
         let table = table::look_up(&mut work, &names, &self.settings).await?;
-        let (seqs, _) = Matching::new(&names, &table).find(&mut work, record).await?;
+        let (seqs, _) = Matching::new(&names, &table).find(&mut work, &record.entries).await?;
         work.commit().await?;
         Ok(seqs.into_iter().collect())
     }
@@ -146,7 +146,7 @@ impl Postgres {
             return Err(Fault::in_doubt(Cause::ClaimChanged, "the record is not that of the newest batch: look again"));
         }
         let table = table::look_up(&mut work, &names, &self.settings).await?;
-        let (seqs, ids) = Matching::new(&names, &table).find(&mut work, record).await?;
+        let (seqs, ids) = Matching::new(&names, &table).find(&mut work, &record.entries).await?;
         if ids.len() != shown {
             return Err(Fault::in_doubt(Cause::ClaimChanged, "rows of that batch came or went meanwhile: look again"));
         }
@@ -208,13 +208,13 @@ impl Postgres {
     }
 }
 
-fn insert_base(names: &Names, name: &str, at: Applied) -> Statement<'static> {
+pub(super) fn insert_base(names: &Names, name: &str, at: Applied) -> Statement<'static> {
     let (n, checksum) = (at.n.cast_signed(), at.checksum.0.cast_signed());
     statement(&names.sql(BASE)).bind(name.to_owned()).bind(n).bind(at.offset).bind(checksum)
 }
 
 /// Begins a transaction with the state row locked, provided that nobody claimed or marked since `seen`.
-async fn begin_as_seen<'a>(
+pub(super) async fn begin_as_seen<'a>(
     link: &'a mut Link,
     names: &Names,
     settings: &Settings,
@@ -228,7 +228,7 @@ async fn begin_as_seen<'a>(
 }
 
 /// A new claim number, so that whoever relays looks again, and the row in the audit.
-async fn audit_change(
+pub(super) async fn audit_change(
     work: &mut Work<'_>,
     names: &Names,
     name: &str,

@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::standing::{Claimed, begin_claimed, json};
 use crate::config::Mark;
 use crate::fault::{Cause, Fault, Halt, HaltCode};
-use crate::journal::{Applied, History, Record};
+use crate::journal::{Applied, Entry, History, Record};
 use crate::source::{Standing, Tenure};
 
 /// Which events now have the numbers of a record, with what makes each of them the one it is.
@@ -53,7 +53,7 @@ impl SqliteTenure {
         let claim = self.claimed.standing.claim;
         let mut work = begin_claimed(&mut self.marker, &self.names, &self.settings, claim).await?;
         sql.marking.apply(&mut work, place, Cause::Settle).await?;
-        let rows = matching(&mut work, &self.names, record).await?;
+        let rows = matching(&mut work, &self.names, &record.entries).await?;
         sql.marking.rows(&mut work, &rows).await?;
         expect_marked(&mut work, sql, record.n, &rows).await?;
         work.commit().await.map_err(in_doubt(Cause::Settle))
@@ -108,13 +108,13 @@ impl Statements {
     }
 }
 
-/// The rows that are a record's events: the same number is not enough.
-pub(super) async fn matching(work: &mut Work<'_>, names: &Names, record: &Record) -> Result<Rows, Fault> {
-    let asked: Vec<i64> = record.entries.iter().map(|entry| entry.seq).collect();
+/// The rows that are these events, which come in order of their numbers: the same number is not enough.
+pub(super) async fn matching(work: &mut Work<'_>, names: &Names, entries: &[Entry]) -> Result<Rows, Fault> {
+    let asked: Vec<i64> = entries.iter().map(|entry| entry.seq).collect();
     let mut found = Rows::default();
     for row in work.rows(statement(&names.sql(ROWS)).bind(json(&asked)?)).await? {
         let (seq, id) = identity(&row)?;
-        let entry = record.entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| record.entries[at]);
+        let entry = entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| entries[at]);
         if entry.is_ok_and(|entry| entry.fingerprint == id.fingerprint()) {
             found.push(seq, id);
         }

@@ -119,7 +119,7 @@ impl Sqlite {
     pub async fn still_there(&self, record: &Record) -> Result<BTreeSet<i64>, Fault> {
         let mut link = self.place.link();
         let mut work = link.read().await?;
-        let rows = matching(&mut work, &self.names, record).await?;
+        let rows = matching(&mut work, &self.names, &record.entries).await?;
         work.commit().await?;
         Ok(rows.seqs().iter().copied().collect())
     }
@@ -140,7 +140,7 @@ impl Sqlite {
         if record.n != seen.applied.n {
             return Err(Fault::in_doubt(Cause::ClaimChanged, "the record is not that of the newest batch: look again"));
         }
-        let rows: Rows = matching(&mut work, names, record).await?;
+        let rows: Rows = matching(&mut work, names, &record.entries).await?;
         if rows.seqs().len() != shown {
             return Err(Fault::in_doubt(Cause::ClaimChanged, "rows of that batch came or went meanwhile: look again"));
         }
@@ -214,13 +214,13 @@ fn with(mut list: Vec<String>, more: &str) -> Vec<String> {
     list
 }
 
-fn insert_base(names: &Names, name: &str, at: Applied) -> Statement<'static> {
+pub(super) fn insert_base(names: &Names, name: &str, at: Applied) -> Statement<'static> {
     let (n, checksum) = (at.n.cast_signed(), at.checksum.0.cast_signed());
     statement(&names.sql(BASE)).bind(name.to_owned()).bind(n).bind(at.offset).bind(checksum)
 }
 
 /// Begins a transaction as the only writer, provided that nobody claimed or marked since `seen`.
-async fn begin_as_seen<'a>(
+pub(super) async fn begin_as_seen<'a>(
     link: &'a mut Link,
     names: &Names,
     settings: &Settings,
@@ -234,7 +234,7 @@ async fn begin_as_seen<'a>(
 }
 
 /// A new claim number, so that whoever relays looks again, and the row in the audit.
-async fn audit_change(
+pub(super) async fn audit_change(
     work: &mut Work<'_>,
     names: &Names,
     name: &str,

@@ -1,0 +1,162 @@
+//! What lies in a topic is found, what does not is told apart by whether the topic can still tell.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const START_MS: i64 = 1_800_000_000_000;
+
+/// An event: its row, if it is unsent, and whether it lies in the topic.
+#[derive(Clone, Debug)]
+struct Event {
+    seq: i64,
+    id: Uuid,
+    topic: &'static str,
+    created_ms: i64,
+}
+
+fn event(seq: i64) -> Event {
+    Event { seq, id: Uuid::from_u128(0x1234_5678_9abc_def0_u128 << 64 | seq as u128), topic: "a", created_ms: START_MS }
+}
+
+fn unsent(ids: Ids, rows: &[Event]) -> Unsent {
+    let pattern = TopicPattern { prefix: "pre.".into(), suffix: String::new() };
+    let mut unsent = Unsent::new(ids, pattern, std::env::temp_dir());
+    for Event { seq, id, topic, created_ms } in rows {
+        let (id, created_us) = (id.to_string(), Some(created_ms * 1_000));
+        let fingerprint = match ids {
+            Ids::Uuid => Fingerprint::of(Uuid::parse_str(&id).unwrap()),
+            Ids::Content => Fingerprint::of_content(&id, topic, Some(b"k"), Some(b"{}")),
+        };
+        unsent.row(&UnsentRow { seq: *seq, id: &id, fingerprint, topic, created_us }).unwrap();
+    }
+    unsent
+}
+
+/// Records as offset, time and identity.
+fn partition(searching: &mut Searching, topic: usize, extent: Extent, records: &[(i64, i64, &str)]) {
+    searching.begin(topic, 0, extent);
+    for &(offset, time_ms, id) in records {
+        let seen = Seen { offset, time_ms: Some(time_ms), id: Some(id.as_bytes()), key: Some(b"k"), value: Some(b"{}") };
+        searching.record(&seen).unwrap();
+    }
+    searching.end();
+}
+
+fn whole() -> Extent {
+    Extent { start: 0, holes: Holes::Never }
+}
+
+fn seqs(finding: Finding) -> Vec<i64> {
+    finding.flat_map(|entries| entries.unwrap()).map(|entry| entry.seq).collect()
+}
+
+#[test]
+fn what_lies_in_its_topic_is_found_with_its_place_and_nothing_else_is() {
+    let rows = [event(1), event(2), event(3)];
+    for ids in [Ids::Uuid, Ids::Content] {
+        let unsent = unsent(ids, &rows);
+        assert_eq!(unsent.topics(), ["pre.a"]);
+        let mut searching = unsent.search();
+        let (two, stranger) = (rows[1].id.to_string(), Uuid::from_u128(77).to_string());
+        partition(&mut searching, 0, whole(), &[(4, START_MS, &stranger), (5, START_MS, &two), (6, START_MS, "no identity")]);
+        let finding = searching.finish().unwrap();
+        let topic = finding.topics()[0].clone();
+        assert_eq!((topic.rows, topic.found, topic.unpublished, finding.undecided()), (3, 1, 2, 0));
+        let found: Vec<Entry> = finding.flat_map(|entries| entries.unwrap()).collect();
+        assert_eq!(found.iter().map(|entry| (entry.seq, entry.partition, entry.offset)).collect::<Vec<_>>(), [(2, 0, 5)]);
+    }
+}
+
+/// The journal's fingerprint alone would take one for the other, and the row would never be published.
+#[test]
+fn another_event_with_the_same_fingerprint_is_another_event() {
+    let row = Event { id: Uuid::from_u64_pair(5, 9), ..event(1) };
+    let other = Uuid::from_u64_pair(9, 5);
+    assert_eq!(Fingerprint::of(row.id), Fingerprint::of(other));
+    let mut searching = unsent(Ids::Uuid, &[row]).search();
+    partition(&mut searching, 0, whole(), &[(0, START_MS, &other.to_string())]);
+    let finding = searching.finish().unwrap();
+    assert_eq!((finding.published(), finding.topics()[0].unpublished), (0, 1));
+}
+
+#[test]
+fn an_event_of_another_topic_is_not_this_one() {
+    let rows = [event(1), Event { topic: "b", ..event(2) }];
+    let mut searching = unsent(Ids::Uuid, &rows).search();
+    let one = rows[0].id.to_string();
+    partition(&mut searching, 0, whole(), &[]);
+    partition(&mut searching, 1, whole(), &[(0, START_MS, &one)]);
+    let finding = searching.finish().unwrap();
+    assert_eq!(finding.topics().iter().map(|topic| (topic.found, topic.unpublished)).collect::<Vec<_>>(), [(0, 1), (0, 1)]);
+}
+
+/// What is undecided of two rows, inserted long before and long after the first record that is left.
+fn undecided(search: impl FnOnce(&mut Searching)) -> Vec<(Unchecked, u64)> {
+    let rows = [Event { created_ms: START_MS - 3_600_000, ..event(1) }, Event { created_ms: START_MS + 3_600_000, ..event(2) }];
+    let mut searching = unsent(Ids::Uuid, &rows).search();
+    search(&mut searching);
+    let finding = searching.finish().unwrap();
+    let topic = &finding.topics()[0];
+    assert_eq!((topic.found, topic.unpublished + finding.undecided()), (0, 2), "{}", finding.text());
+    topic.undecided.clone().into_iter().collect()
+}
+
+#[test]
+fn where_the_topic_cannot_tell_any_more_nothing_is_decided() {
+    let other = Uuid::from_u128(78).to_string();
+    let left = [(9, START_MS, other.as_str())];
+    let of = |start, holes| Extent { start, holes };
+    assert_eq!(undecided(|searching| partition(searching, 0, whole(), &left)), []);
+    assert_eq!(undecided(|searching| partition(searching, 0, of(9, Holes::Never), &left)), [(Unchecked::Trimmed, 1)]);
+    assert_eq!(undecided(|searching| partition(searching, 0, of(9, Holes::Never), &[])), [(Unchecked::Trimmed, 2)]);
+    assert_eq!(undecided(|searching| partition(searching, 0, of(0, Holes::Compacted), &left)), [(Unchecked::Compacted, 2)]);
+    assert_eq!(undecided(|searching| partition(searching, 0, of(0, Holes::Untold), &left)), [(Unchecked::Untold, 2)]);
+    assert_eq!(undecided(|searching| searching.no_topic(0)), [(Unchecked::NoTopic, 2)]);
+    let hidden = undecided(|searching| {
+        searching.begin(0, 0, whole());
+        searching.stops_short();
+        searching.end();
+    });
+    assert_eq!(hidden, [(Unchecked::Hidden, 2)]);
+    // trimmed while it was read: what was read before is void
+    let moved = undecided(|searching| {
+        searching.begin(0, 0, whole());
+        searching.begins_later(9);
+        searching.end();
+    });
+    assert_eq!(moved, [(Unchecked::Trimmed, 2)]);
+}
+
+#[test]
+fn a_record_without_identity_does_not_tell_how_far_the_topic_goes_back() {
+    let early = undecided(|searching| partition(searching, 0, Extent { start: 9, holes: Holes::Never }, &[(9, 0, "somebody's")]));
+    assert_eq!(early, [(Unchecked::Trimmed, 2)]);
+}
+
+#[test]
+fn a_person_is_told_what_is_not_known() {
+    let mut searching = unsent(Ids::Uuid, &[event(1), event(2)]).search();
+    partition(&mut searching, 0, Extent { start: 0, holes: Holes::Compacted }, &[(0, START_MS, &event(2).id.to_string())]);
+    let text = searching.finish().unwrap().text();
+    let expected =
+        "pre.a: 2 unsent rows; 1 of them lie in the topic, 0 were not published\n  1 undecided: the topic is compacted\n";
+    assert_eq!(text, expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn exactly_what_lies_there_is_found(published in proptest::collection::btree_set(0_i64..12_000, 0..9_000), rows in 1_i64..12_000) {
+        let all: Vec<Event> = (0..rows).map(event).collect();
+        let mut searching = unsent(Ids::Uuid, &all).search();
+        let ids: Vec<String> = published.iter().map(|seq| event(*seq).id.to_string()).collect();
+        let records: Vec<(i64, i64, &str)> = ids.iter().enumerate().map(|(at, id)| (at as i64, START_MS, id.as_str())).collect();
+        // some of them twice
+        partition(&mut searching, 0, whole(), &records);
+        partition(&mut searching, 0, whole(), &records[..records.len() / 3]);
+        let expected: Vec<i64> = published.into_iter().filter(|seq| *seq < rows).collect();
+        prop_assert_eq!(seqs(searching.finish().unwrap()), expected);
+    }
+}

@@ -1,0 +1,70 @@
+//! What `reconcile` reads and does: unsent rows page by page; marks those that lie in their topics already.
+
+use std::future::Future;
+
+use super::Sqlite;
+use super::connection::{get, statement};
+use super::mark::Marking;
+use super::rows::identity;
+use super::settle::{END_HALT, matching};
+use super::steering::{audit_change, begin_as_seen, insert_base};
+use crate::fault::{Cause, Fault, Halt};
+use crate::journal::{Applied, Entry};
+use crate::source::Standing;
+use crate::source::desk::{ROWS_AT_ONCE, Request, UnsentRow, reconciled};
+
+const UNSENT: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, \
+    CAST(round((julianday(o.created_at) - 2440587.5) * 86400000) AS INTEGER) * 1000 \
+    FROM {outbox} o WHERE o.seq > ?1 AND o.sent_at IS NULL ORDER BY o.seq LIMIT ?2";
+
+impl Sqlite {
+    /// Shows a page of unsent rows above `after`, in order, and returns the number of the last one; nothing when there are no more.
+    pub async fn unsent_after(&self, after: i64, mut show: impl FnMut(UnsentRow<'_>) + Send) -> Result<Option<i64>, Fault> {
+        let mut link = self.chores.link().await;
+        let mut work = link.read().await?;
+        let rows = work.rows(statement(&self.names.sql(UNSENT)).bind(after).bind(ROWS_AT_ONCE)).await?;
+        work.commit().await?;
+        let mut last = None;
+        for row in &rows {
+            let (seq, id) = identity(row)?;
+            let (topic, text) = (get::<Option<&str>>(row, 2, "topic")?.unwrap_or_default(), id.to_string());
+            last = Some(seq);
+            show(UnsentRow { seq, id: &text, fingerprint: id.fingerprint(), topic, created_us: get(row, 5, "created_at")? });
+        }
+        Ok(last)
+    }
+
+    /// Marks what was found to be published, has a journal record written, takes that for the newest applied batch and ends the halt,
+    /// provided that nobody claimed or marked since `seen`. Returns the record and how many rows were marked; how many
+    /// nothing was known of goes into the audit. All of it is one
+    /// transaction as the only writer; the record comes last, so that nothing is written if a mark is refused.
+    pub async fn reconcile(
+        &self,
+        (found, undecided): (impl Iterator<Item = Result<Vec<Entry>, Fault>> + Send, u64),
+        write: impl Future<Output = Result<Applied, Fault>>,
+        seen: &Standing,
+        halt: &Halt,
+        request: &Request,
+    ) -> Result<(Applied, u64), Fault> {
+        let (names, name) = (&self.names, self.settings.name());
+        let mut link = self.place.link();
+        let (mut work, claim) = begin_as_seen(&mut link, names, &self.settings, seen).await?;
+        let marking = Marking::new(names, &self.settings);
+        let mut marked = 0;
+        for entries in found {
+            let rows = matching(&mut work, names, &entries?).await?;
+            let count = marking.rows(&mut work, &rows).await?;
+            if count != rows.count() {
+                return Err(Fault::in_doubt(Cause::MarkCount, format!("{count} of {} rows could be marked", rows.count())));
+            }
+            marked += count;
+        }
+        let at = write.await?;
+        work.execute(insert_base(names, name, at)).await?;
+        work.execute(statement(&names.sql(END_HALT)).bind(name).bind(claim.0)).await?;
+        let detail = reconciled(halt, at, (marked, undecided));
+        audit_change(&mut work, names, name, "reconcile", request, &detail).await?;
+        work.commit().await?;
+        Ok((at, marked))
+    }
+}
