@@ -164,6 +164,7 @@ impl<S: Source, K: Sink> Relay<S, K> {
     async fn tenure(&mut self, owner: &Owner, cause: Cause, stop: &mut Stop) -> Result<End, Fault> {
         let mut asked = stop.clone();
         let claimed = tokio::select! {
+            biased;
             claimed = self.claim(owner) => claimed?,
             why = asked.asked() => return Ok(end(why)),
         };
