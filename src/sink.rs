@@ -51,7 +51,8 @@ impl Noted {
     }
 }
 
-/// Proofs without a log, for the suites that every source must pass: they play the log themselves. Nothing else may use this.
+/// Proofs without a log, for the suites that every source must pass and for the simulation: they play the log themselves. Nothing else
+/// may use this.
 #[doc(hidden)]
 pub mod forged {
     use super::{Applied, Arc, Batch, Commit, Fence, Noted, Published};
@@ -69,6 +70,11 @@ pub mod forged {
     /// A batch that nobody published.
     pub fn published(batch: Arc<Batch>, journalled: Option<Applied>) -> Published {
         Published::committed(batch, journalled, Commit::Prompt)
+    }
+
+    /// The same, with a commit that was late.
+    pub fn published_late(batch: Arc<Batch>, journalled: Option<Applied>) -> Published {
+        Published::committed(batch, journalled, Commit::Late)
     }
 }
 
