@@ -74,8 +74,14 @@ pub struct Database {
     pub held: BTreeSet<String>,
     pub halted: Option<HaltCode>,
     pub parked: BTreeMap<i64, Parked>,
+    /// What was given up: number, identity, topic.
+    pub audit: Vec<(i64, Uuid, &'static str)>,
     /// A trigger keeps rows with even numbers from being marked.
     pub swallows: bool,
+    /// Until when somebody else has the state row locked.
+    pub locked: Option<Instant>,
+    /// There is no room left on its disk: it can be read, and nothing can be written.
+    pub full: bool,
     /// By which address it is reached.
     pub address: &'static str,
     pub timeline: u32,
@@ -105,7 +111,10 @@ impl Database {
             held: BTreeSet::new(),
             halted: None,
             parked: BTreeMap::new(),
+            audit: Vec::new(),
             swallows: false,
+            locked: None,
+            full: false,
             address: HERE,
             timeline: 1,
             generation: 1,
@@ -185,7 +194,7 @@ impl Database {
 
     /// A crash: the token is gone, who was writing is rolled back, the sequence goes on from where the log has it.
     pub fn crash(&mut self) {
-        self.token = None;
+        (self.token, self.locked) = (None, None);
         self.last_value = self.logged;
         self.generation += 1;
         self.open.retain(|_, open| open.prepared);

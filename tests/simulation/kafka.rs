@@ -5,14 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::oracle;
 use super::world::World;
 
 /// Topics of events.
 pub const TOPICS: [&str; 2] = ["orders", "bills"];
-/// Partitions of each.
+/// Partitions of each, at first.
 pub const PARTITIONS: i32 = 2;
+/// And when it has grown.
+pub const GROWN: i32 = 3;
 /// The journal's place among the lanes, after all partitions of all topics.
-pub const JOURNAL: usize = TOPICS.len() * PARTITIONS as usize;
+pub const JOURNAL: usize = TOPICS.len() * GROWN as usize;
 
 /// A transaction that is open for longer is aborted, and its owner fenced.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -55,15 +60,22 @@ pub struct Partition {
     pub start: usize,
     pub records: Vec<Stored>,
     /// First offset of each open transaction.
-    open: BTreeMap<Tid, usize>,
+    pub open: BTreeMap<Tid, usize>,
     /// The last request of a producer, by epoch and number, with its answer: a repetition is recognised.
-    last: BTreeMap<Tid, (u32, u64, i64)>,
+    pub last: BTreeMap<Tid, (u32, u64, i64)>,
 }
 
 impl Partition {
     /// The last stable offset.
     pub fn stable(&self) -> usize {
         self.open.values().copied().min().unwrap_or(self.records.len())
+    }
+
+    /// A transaction ends here.
+    fn finish(&mut self, tid: Tid, outcome: Outcome) {
+        let first = self.open.remove(&tid).unwrap_or(self.records.len());
+        let ours = self.records[first..].iter_mut().filter(|stored| stored.by == tid && stored.outcome.is_none());
+        ours.for_each(|stored| stored.outcome = Some(outcome));
     }
 
     /// What readers of committed records see from an offset on.
@@ -105,6 +117,8 @@ pub enum Refusal {
     Fenced,
     /// The transaction before is not over: try again.
     Concurrent,
+    /// Too few replicas, or no room on the broker's disk: try again.
+    NotNow,
     /// Nothing of the kind is under way.
     State,
     /// An event can never be stored.
@@ -118,6 +132,14 @@ pub struct Cluster {
     coordinators: BTreeMap<Tid, Coordinator>,
     /// Topics that are not there now.
     pub missing: BTreeSet<&'static str>,
+    /// Partitions that take no records, and until when: too few replicas, or no room.
+    pub sick: BTreeMap<usize, Instant>,
+    /// Journals that were deleted.
+    pub graves: Vec<Partition>,
+    /// The only broker dies at the next commit.
+    pub dying: bool,
+    /// Topics that have more partitions than at first.
+    pub grown: BTreeSet<&'static str>,
     /// Until when a leader that lags behind answers readers, and up to which offset of the journal it knows.
     pub stale: Option<usize>,
 }
@@ -125,7 +147,8 @@ pub struct Cluster {
 impl Default for Cluster {
     fn default() -> Self {
         let (lanes, coordinators) = (vec![Partition::default(); JOURNAL + 1], BTreeMap::new());
-        Self { lanes, coordinators, missing: BTreeSet::new(), stale: None }
+        let (missing, grown, sick) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Self { lanes, coordinators, missing, sick, graves: Vec::new(), dying: false, grown, stale: None }
     }
 }
 
@@ -207,6 +230,11 @@ impl World {
         if let Some(Content::Event(index)) = refused {
             return Err(Refusal::Event(index));
         }
+        if self.kafka.sick.contains_key(&lane) {
+            self.hit("a produce met a partition that takes nothing");
+            return Err(Refusal::NotNow);
+        }
+        let partition = &mut self.kafka.lanes[lane];
         let offset = partition.records.len();
         partition.open.entry(tid).or_insert(offset);
         partition.last.insert(tid, (epoch, number, offset as i64));
@@ -244,6 +272,11 @@ impl World {
 
     /// The outcome is decided; the markers are written later, one partition after the other.
     fn prepare(&mut self, tid: Tid, outcome: Outcome) {
+        let decided = self.coordinator(tid).lanes.clone();
+        if self.markers_are_lost(&decided, outcome) {
+            self.coordinator(tid).state = State::Complete(outcome);
+            return;
+        }
         self.coordinator(tid).state = State::Prepared(outcome);
         let mut lanes: Vec<usize> = self.coordinator(tid).lanes.iter().copied().collect();
         self.chance.shuffle(&mut lanes);
@@ -253,15 +286,44 @@ impl World {
             after += if slow { self.ms(1..=400) } else { self.ms(0..=1) };
             self.later(after, move |world| world.write_marker(tid, lane, outcome));
         }
-        self.later(after, move |world| world.coordinator(tid).state = State::Complete(outcome));
     }
 
+    /// The last one ends the transaction. A partition that takes nothing takes no markers either.
     fn write_marker(&mut self, tid: Tid, lane: usize, outcome: Outcome) {
+        if let Some(until) = self.kafka.sick.get(&lane).copied() {
+            self.hit("a marker waited for a partition that takes nothing");
+            return self.later(until - self.now, move |world| world.write_marker(tid, lane, outcome));
+        }
         let partition = &mut self.kafka.lanes[lane];
-        let first = partition.open.remove(&tid).unwrap_or(partition.records.len());
-        let ours = partition.records[first..].iter_mut().filter(|stored| stored.by == tid && stored.outcome.is_none());
-        ours.for_each(|stored| stored.outcome = Some(outcome));
+        partition.finish(tid, outcome);
+        if lane == JOURNAL {
+            self.kafka.graves.iter_mut().for_each(|grave| grave.finish(tid, outcome));
+        }
+        let partition = &mut self.kafka.lanes[lane];
         partition.records.push(Stored { by: tid, content: Content::Marker, outcome: Some(outcome) });
+        if lane == JOURNAL && outcome == Outcome::Committed {
+            oracle::count_unmarked(self);
+        }
+        let coordinator = self.coordinator(tid);
+        coordinator.lanes.remove(&lane);
+        if coordinator.lanes.is_empty() {
+            coordinator.state = State::Complete(outcome);
+        }
+    }
+
+    /// A partition takes nothing for a while.
+    pub fn sicken(&mut self, lane: usize, lasts: Duration) {
+        let until = self.now + lasts;
+        self.kafka.sick.insert(lane, until);
+        self.later(lasts, move |world| {
+            let over = world.now;
+            world.kafka.sick.retain(|_, until| *until > over);
+        });
+    }
+
+    /// How many partitions a topic has.
+    pub fn partitions(&self, topic: &str) -> i32 {
+        if self.kafka.grown.contains(topic) { GROWN } else { PARTITIONS }
     }
 
     /// Whether a transaction is open, or being ended.

@@ -11,11 +11,11 @@ use super::world::World;
 impl Leases for SimSource {
     async fn take(&self, instance: &str, start: u64, takeover: Takeover) -> Result<Lease, Fault> {
         let instance = instance.to_owned();
-        self.net.call(move |world| world.take_lease(&instance, start, takeover)).await.map_err(gone)
+        self.net.write(move |world| world.take_lease(&instance, start, takeover)).await.map_err(gone)
     }
 
     async fn renew(&self, start: u64) -> Result<Lease, Fault> {
-        self.net.call(move |world| world.renew_lease(start)).await.map_err(gone)
+        self.net.write(move |world| world.renew_lease(start)).await.map_err(gone)
     }
 
     async fn release(&self, start: u64) -> Result<(), Fault> {
@@ -23,7 +23,7 @@ impl Leases for SimSource {
             let ours = world.database.lease.as_mut().filter(|holder| holder.start == start);
             ours.map(|holder| holder.until = None)
         };
-        self.net.call(release).await.map_err(gone).map(drop)
+        self.net.write(release).await.map_err(gone).map(drop)
     }
 }
 
@@ -37,7 +37,8 @@ impl World {
         match &mut self.database.lease {
             Some(holder) if holder.start == start && alive(holder) => holder.until = Some(until),
             Some(holder) if alive(holder) && !(takeover == Takeover::OwnInstance && holder.instance == instance) => {
-                return Lease::Taken { by: holder.instance.clone(), start: holder.start };
+                let (by, start, epoch) = (holder.instance.clone(), holder.start, self.database.epoch);
+                return Lease::Taken { by, start, epoch };
             }
             Some(_) | None => {
                 self.database.lease = Some(Holder { instance: instance.into(), start, until: Some(until) });
@@ -52,14 +53,15 @@ impl World {
     }
 
     fn renew_lease(&mut self, start: u64) -> Lease {
+        let epoch = self.database.epoch;
         let until = self.now + waits(&self.plan).lease;
         match &mut self.database.lease {
             Some(holder) if holder.start == start && holder.until.is_some() => {
                 holder.until = Some(until);
-                Lease::Held { epoch: self.database.epoch }
+                Lease::Held { epoch }
             }
-            Some(holder) => Lease::Taken { by: holder.instance.clone(), start: holder.start },
-            None => Lease::Taken { by: String::new(), start: 0 },
+            Some(holder) => Lease::Taken { by: holder.instance.clone(), start: holder.start, epoch },
+            None => Lease::Taken { by: String::new(), start: 0, epoch },
         }
     }
 }

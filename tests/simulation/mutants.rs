@@ -1,75 +1,79 @@
-//! Rules of the protocol that a run can break on purpose: a simulation that finds nothing then is broken itself. Numbers in comments
-//! are those of the list of mutants that the project was planned with.
+//! Rules of the protocol that a run can break on purpose: a simulation that finds nothing then is broken itself. What each must be found
+//! to do stands in `controls.rs`.
 
 /// A broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// 1: the producer is kept after a commit that was asked for twice.
+    /// The producer is kept after a commit that was asked for twice.
     NoNewProducer,
-    /// 2: a failed transaction is aborted, and its producer goes on.
+    /// A failed transaction is aborted, and its producer goes on.
     AbortAndGoOn,
-    /// 3: the journal record first, together with the above.
+    /// The journal record first, together with the above.
     JournalFirst,
-    /// 4: settle matches by number only.
+    /// Settle matches by number only.
     MatchBySeq,
-    /// 5: fetch compares neither claim number nor token.
+    /// Fetch compares neither claim number nor token.
     NoGuards,
-    /// 6: the journal is read before the fence.
+    /// The journal is read before the fence.
     JournalBeforeFence,
-    /// 7: each process has a transactional id of its own.
+    /// Each process has a transactional id of its own.
     OwnTransactionalId,
-    /// 8: nothing is settled, the journal is not read.
+    /// Nothing is settled, the journal is not read.
     NoJournal,
-    /// 9: a batch counts as published before its commit.
+    /// A batch counts as published before its commit.
     MarkBeforeCommit,
-    /// 10: only the last record is settled.
+    /// Only the last record is settled.
     LastRecordOnly,
-    /// 11: gaps and what lies above head come from two snapshots.
+    /// Gaps and what lies above head come from two snapshots.
     TwoStatements,
-    /// 12: a writer is forgotten after a while.
+    /// A writer is forgotten after a while.
     GraceTime,
-    /// 13: writers are listed before the snapshot.
+    /// Writers are listed before the snapshot.
     HoldersFirst,
-    /// 16: what the first fetch after a claim does not show is taken for dead.
+    /// What the first fetch after a claim does not show is taken for dead.
     NoHoldersAtStart,
-    /// 15: a sequence that stands lower than what was seen is taken for what it was.
+    /// A sequence that stands lower than what was seen is taken for what it was.
     NoLastValue,
     /// A transaction that was prepared before a crash is overlooked, since it has lost its name.
     PreparedUnseen,
     /// At the start the writers are listed before the number is read.
     HoldersBeforeNumber,
-    /// 19: the token is not looked at.
+    /// The token is not looked at.
     NoToken,
-    /// 20: a sequence that was never called seems to stand at one.
+    /// A sequence that was never called seems to stand at one.
     IsCalledIgnored,
-    /// 21: a publish with an unknown outcome is tried again in place.
+    /// A publish with an unknown outcome is tried again in place.
     RetryInPlace,
-    /// 22: a failed mark is taken for done.
+    /// A failed mark is taken for done.
     MarkIgnored,
-    /// 23: later events of a parked key overtake it.
+    /// Later events of a parked key overtake it.
     Overtake,
-    /// 24: a zombie parks.
+    /// What a park compares, it compares before it waits for a lock, and not again.
     ParkUnguarded,
-    /// 25: a release writes no new claim number.
+    /// A release writes no new claim number.
     SilentRelease,
-    /// 26: where the journal record lies is not looked at.
+    /// Where the journal record lies is not looked at.
     NoExpectedOffset,
-    /// 27: a reader whose offset is not there goes to the end.
+    /// A reader whose offset is not there goes to the end.
     ResetToEnd,
-    /// 28: the journal is trimmed to its end.
+    /// The journal is trimmed to its end.
     TrimAll,
-    /// 29: a send that fails at once is ignored.
+    /// A send that fails at once is ignored.
     SendIgnored,
-    /// 30: any address is as good.
+    /// Any address is as good.
     NoIdentity,
-    /// 31: the fence comes before the look.
+    /// The fence comes before the look.
     InitBeforeLook,
-    /// 32: a settlement does not look whether its marks took.
+    /// A settlement does not look whether its marks took.
     SettleBlind,
-    /// A halt is written although the outbox has moved on since its evidence was taken.
-    HaltBlind,
-    /// 33: mark by number only.
+    /// Mark by number only.
     MarkBySeq,
+    /// Keys are spread over as many partitions as a topic has now.
+    PinIgnored,
+    /// What was known of a snapshot is used for the next fetch: writers are listed after it.
+    SnapshotAhead,
+    /// Two fetches in one transaction that keeps its snapshot.
+    SnapshotKept,
     /// Fetch above the highest number seen, and nothing else.
     SeqAboveLast,
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outboxd::waits::Waits;
 
+use super::breach::Breach;
 use super::mutants::Mutant;
 
 /// One run.
@@ -44,6 +45,10 @@ pub struct Plan {
     pub crashes: u32,
     pub failovers: u32,
     pub stale: u32,
+    /// The database comes back from a backup.
+    pub restores: u32,
+    /// What gives way under everything, once.
+    pub breach: Option<Breach>,
     /// A failover leaves the old primary alive; the database is copied.
     pub splits: u32,
     /// Events in a thousand that can never be published.
@@ -52,6 +57,11 @@ pub struct Plan {
     pub missing: u32,
     /// A trigger keeps rows from being marked.
     pub triggers: u32,
+    /// Somebody locks the state row; the database's disk is full; partitions take nothing; topics grow.
+    pub locks: u32,
+    pub full: u32,
+    pub sick: u32,
+    pub grows: u32,
     /// Kafka lets go of the journal by itself.
     pub fades: bool,
     /// The relays trim the journal and prune the table.
@@ -72,8 +82,11 @@ impl Plan {
         let (stale, poison, missing) = (some(25, 10..100), some(25, 10..150), some(20, 5..60));
         let triggers = some(15, 5..60);
         let splits = some(20, 10..60);
+        let (locks, full, sick, grows) = (some(20, 10..150), some(20, 10..80), some(20, 10..80), some(20, 10..80));
+        let restores = some(10, 10..60);
         let twins = c.u32(0..100) < 10;
-        Self {
+        let breach = [Breach::JournalDeleted, Breach::JournalCut, Breach::MarkersLost].get(c.usize(0..20)).copied();
+        let plan = Self {
             seed,
             mutants: mutants.to_vec(),
             told: false,
@@ -98,11 +111,22 @@ impl Plan {
             poison,
             missing,
             triggers,
+            locks,
+            full,
+            sick,
+            grows,
             splits,
+            restores,
+            breach: None,
             fades: c.u32(0..100) < 20,
             chores: c.u32(0..100) < 50,
             // halts take their time
             lasts: Duration::from_millis(if splits + triggers > 0 { c.u64(2500..6000) } else { c.u64(500..3000) }),
+        };
+        match breach {
+            // nothing else that changes the past
+            Some(_) => Self { breach, failovers: 0, splits: 0, restores: 0, twins: false, ..plan },
+            None => plan,
         }
     }
 }

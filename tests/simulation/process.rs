@@ -18,6 +18,7 @@ use super::net::{Net, Side};
 use super::plan::waits;
 use super::sink::SimSink;
 use super::source::SimSource;
+use super::violation::Class;
 use super::world::{Handle, Process};
 
 /// Lives, dies and lives again, for as long as the world lasts.
@@ -165,32 +166,33 @@ async fn lead(
 ) {
     let (stopper, mut stop) = stop::pair();
     let mut leading = Box::pin(relay.run(epoch, &mut stop));
-    let lost = tokio::select! {
+    let ended = tokio::select! {
         biased;
-        end = &mut leading => {
-            ended(world, end);
-            false
-        }
-        () = hold(source, granted, settings) => true,
-        () = chores(world, source, sink) => false,
+        end = &mut leading => Some(end),
+        () = hold(source, granted, settings) => None,
+        () = chores(world, source, sink) => None,
     };
-    if lost {
-        world.lock().hit("a lease was lost while leading");
-        stopper.stop(Stopping::LeaseLost);
-        if let Ok(end) = timeout(settings.waits.stuck, leading).await {
-            ended(world, end);
-        }
-    } else {
+    if let Some(end) = ended {
         drop(leading);
-        // an answer is not waited for: the lease runs out by itself
-        let _ = timeout(settings.waits.lease, source.release(settings.start)).await;
+        let gives_back = !matches!(end, End::LeaseLost);
+        tell(world, end);
+        if gives_back {
+            // an answer is not waited for: the lease runs out by itself
+            let _ = timeout(settings.waits.lease, source.release(settings.start)).await;
+        }
+        return;
+    }
+    world.lock().hit("a lease was lost while leading");
+    stopper.stop(Stopping::LeaseLost);
+    if let Ok(end) = timeout(settings.waits.stuck, leading).await {
+        tell(world, end);
     }
 }
 
-fn ended(world: &Handle, end: End) {
+fn tell(world: &Handle, end: End) {
     let mut world = world.lock();
     match end {
-        End::Exit(fault) => world.violated(format!("a relay left for good: {fault}")),
+        End::Exit(fault) => world.violated(Class::Left, format!("a relay left for good: {fault}")),
         End::GaveUp => world.hit("a relay gave its lease up"),
         End::LeaseLost => world.hit("a relay stepped down"),
         End::Stopped => {}

@@ -36,6 +36,7 @@ pub struct Producer {
 fn refused(refusal: Refusal) -> Fault {
     match refusal {
         Refusal::Fenced => Fault::Fenced { detail: "simulated".into() },
+        Refusal::NotNow => Fault::kafka("not_enough_replicas", "simulated"),
         Refusal::Concurrent | Refusal::State | Refusal::Event(_) => Fault::in_doubt(Cause::Publish, format!("{refusal:?}")),
     }
 }
@@ -96,6 +97,7 @@ impl Producer {
             match self.sink.net.call(move |world| world.produce(tid, epoch, lane, number, contents)).await {
                 Ok(Ok(offset)) => return Ok(Ok(offset)),
                 Ok(Err(Refusal::Event(index))) => return Ok(Err(index)),
+                Ok(Err(Refusal::NotNow)) if Instant::now() < until => sleep(AGAIN).await,
                 Ok(Err(refusal)) => return Err(refused(refusal)),
                 Err(_) if Instant::now() < until => sleep(AGAIN).await,
                 Err(broken) => return Err(unreachable(broken)),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard};
 
-use outboxd::event::Batch;
+use outboxd::event::{Batch, Event};
 use outboxd::fault::{Cause, Fault};
 use outboxd::journal::{Applied, Checksum, Entry, Record, Writer};
 use outboxd::park::{Ailing, SetAside, Unfit};
@@ -12,7 +12,7 @@ use outboxd::sink::{Commit, Inspection, Noted, Published, Publisher, forged};
 use outboxd::source::{Pin, Pins};
 use tokio::time::Instant;
 
-use super::kafka::{Content, JOURNAL, Outcome, PARTITIONS, TOPICS, TRANSACTION_TIMEOUT};
+use super::kafka::{Content, GROWN, JOURNAL, Outcome, TOPICS, TRANSACTION_TIMEOUT};
 use super::mutants::Mutant;
 use super::producer::Producer;
 use super::sink::unreachable;
@@ -32,6 +32,8 @@ pub struct SimPublisher {
     place: Place,
     /// After a fault only a new claim tells what was published.
     ended: bool,
+    /// Pinned topics.
+    pins: Pins,
     /// A mutant's: the batch before is not committed yet.
     uncommitted: bool,
 }
@@ -44,19 +46,15 @@ fn unfit(seq: i64, id: outboxd::event::Identity, code: &'static str) -> Unfit {
     Unfit { seq, id, code, detail: "simulated".into() }
 }
 
-/// Partition of a key.
-fn partition(key: Option<&[u8]>) -> i32 {
-    key.map_or(0, |key| key.iter().map(|byte| i32::from(*byte)).sum::<i32>() % PARTITIONS)
-}
-
-fn lane(topic: &str, partition: i32) -> usize {
+/// Where a partition is among all of them.
+pub fn lane(topic: &str, partition: i32) -> usize {
     let topic = TOPICS.iter().position(|known| *known == topic).unwrap_or_default();
-    topic * PARTITIONS as usize + partition as usize
+    topic * GROWN as usize + partition as usize
 }
 
 impl SimPublisher {
     pub fn new(producer: Producer, place: Place) -> Self {
-        Self { producer, place, ended: false, uncommitted: false }
+        Self { producer, place, ended: false, pins: Pins::new(), uncommitted: false }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -72,12 +70,19 @@ impl SimPublisher {
         self.world().stage(process, stage);
     }
 
+    /// Partition of an event's key, over the pinned count.
+    fn partition(&self, event: &Event<'_>) -> i32 {
+        let pinned = self.pins.get(event.topic).map(|pin| pin.partitions).filter(|_| !self.is(Mutant::PinIgnored));
+        let partitions = pinned.unwrap_or_else(|| self.world().partitions(event.topic));
+        event.key.map_or(0, |key| key.iter().map(|byte| i32::from(*byte)).sum::<i32>() % partitions)
+    }
+
     /// All events in order, lane by lane; returns where they lie, in the order of the batch.
     async fn send(&mut self, batch: &Batch, until: Instant) -> Result<Vec<Entry>, Fault> {
         let mut lanes: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
         for (position, event) in batch.events().enumerate() {
             let index = index_of(event.id.uuid().unwrap_or_default());
-            lanes.entry(lane(event.topic, partition(event.key))).or_default().push((position, index));
+            lanes.entry(lane(event.topic, self.partition(&event))).or_default().push((position, index));
         }
         let mut entries: Vec<Entry> = batch
             .events()
@@ -86,7 +91,7 @@ impl SimPublisher {
                 seq: event.seq,
                 fingerprint: event.fingerprint(),
                 topic: batch.topic_index(position) as u32,
-                partition: partition(event.key),
+                partition: self.partition(&event),
                 offset: -1,
             })
             .collect();
@@ -150,7 +155,7 @@ impl SimPublisher {
                 seq: event.seq,
                 fingerprint: event.fingerprint(),
                 topic: batch.topic_index(position) as u32,
-                partition: partition(event.key),
+                partition: self.partition(&event),
                 offset: 0,
             });
             let (bytes, applied) = self.record(topics.clone(), entries.collect());
@@ -210,8 +215,8 @@ impl Publisher for SimPublisher {
         let found = batch.events().filter(|event| is_unfit(index_of(event.id.uuid().unwrap_or_default())));
         let unfit = found.map(|event| unfit(event.seq, event.id.into(), "malformed_headers")).collect();
         let new = topics.into_iter().filter(|topic| !pins.contains_key(topic) && !world.kafka.missing.contains(topic.as_str()));
-        let pin = Pin { partitions: PARTITIONS, id: Some("id".into()), since: self.place.last.n, truncated: None };
-        Ok(Inspection { set_aside: SetAside { unfit, ailing }, pins: new.map(|topic| (topic, pin.clone())).collect() })
+        let pin = |topic: &str| Pin { since: self.place.last.n, id: Some("id".into()), ..Pin::of(world.partitions(topic)) };
+        Ok(Inspection { set_aside: SetAside { unfit, ailing }, pins: new.map(|topic| (topic.clone(), pin(&topic))).collect() })
     }
 
     async fn ailing(&mut self, topics: &BTreeSet<String>, _pins: &Pins) -> Result<Vec<Ailing>, Fault> {
@@ -255,10 +260,11 @@ impl Publisher for SimPublisher {
         }
     }
 
-    async fn publish(&mut self, batch: Arc<Batch>, _pins: &Pins) -> Result<Published, Fault> {
+    async fn publish(&mut self, batch: Arc<Batch>, pins: &Pins) -> Result<Published, Fault> {
         if self.ended {
             return Err(ended());
         }
+        self.pins.clone_from(pins);
         match self.publish_batch(&batch).await {
             Ok((at, Commit::Prompt)) => Ok(forged::published(batch, Some(at))),
             Ok((at, Commit::Late)) => Ok(forged::published_late(batch, Some(at))),

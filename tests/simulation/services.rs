@@ -23,6 +23,8 @@ pub async fn work(world: Handle) {
         pause(time).await;
         tokio::spawn(transaction(world.clone()));
     }
+    // the last one begins
+    pause(Duration::from_millis(1)).await;
 }
 
 /// How often a lock is asked for before the service gives up.
@@ -110,7 +112,10 @@ impl World {
     fn lock_key(&mut self, number: u64, key: &str) -> bool {
         let free = !self.database.open.iter().any(|(other, open)| *other != number && open.keys.contains(key));
         match self.database.open.get_mut(&number) {
-            Some(open) if free => open.keys.insert(key.to_owned()) || true,
+            Some(open) if free => {
+                open.keys.insert(key.to_owned());
+                true
+            }
             // broken: the INSERT will tell
             None => true,
             Some(_) => false,
@@ -131,6 +136,9 @@ impl World {
 
     /// The statement begins: it locks the table. Gives the event's place in the list of all.
     fn begin_insert(&mut self, number: u64, keys: &BTreeSet<String>) -> Option<(usize, Duration)> {
+        if self.database.full {
+            self.database.open.remove(&number);
+        }
         let open = self.database.open.get_mut(&number)?;
         open.holder = Some(format!("9/{number}"));
         let (index, inserted, poison) = (self.happened.len(), self.step(), self.plan.poison);
@@ -154,6 +162,10 @@ impl World {
 
     /// The rows become visible; the name stays among the writers for a moment.
     fn commit(&mut self, number: u64) -> Option<Duration> {
+        if self.database.full && self.database.open.get(&number).is_some_and(|open| !open.prepared) {
+            self.hit("a transaction found no room");
+            self.database.open.remove(&number);
+        }
         let open = self.database.open.get_mut(&number)?;
         open.keys.clear();
         let rows = std::mem::take(&mut open.rows);

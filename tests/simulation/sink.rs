@@ -16,6 +16,7 @@ use super::mutants::Mutant;
 use super::net::{Broken, Net};
 use super::producer::Producer;
 use super::publisher::{Place, SimPublisher};
+use super::violation::Class;
 use super::world::{Stage, World};
 
 /// An open transaction is waited for so long beyond its timeout.
@@ -119,9 +120,6 @@ impl Sink for SimSink {
     type Fenced = SimFenced;
 
     async fn look(&self, outbox: Uuid, base: Applied) -> Result<View, Fault> {
-        if self.net.world.lock().is(Mutant::InitBeforeLook) {
-            self.init().await?;
-        }
         let until = Until::Past(if base.n > 0 { base.offset } else { -1 });
         self.view(outbox, base, until).await.map(|(view, _)| view)
     }
@@ -138,7 +136,12 @@ impl Sink for SimSink {
     }
 
     async fn trim(&self, keep_from: i64) -> Result<i64, Fault> {
-        self.net.call(move |world| world.trim(keep_from)).await.map_err(unreachable)
+        let process = self.net.process;
+        let trim = move |world: &mut World| {
+            world.trimmed_astray |= world.astray[process];
+            world.trim(keep_from)
+        };
+        self.net.call(trim).await.map_err(unreachable)
     }
 }
 
@@ -151,7 +154,9 @@ impl SimSink {
             match self.net.call(move |world| world.init(tid)).await {
                 Ok(Ok(epoch)) => return Ok(epoch),
                 Ok(Err(Refusal::Fenced)) => return Err(Fault::Fenced { detail: "simulated".into() }),
-                Ok(Err(Refusal::Concurrent | Refusal::State | Refusal::Event(_))) | Err(_) if began.elapsed() < INIT_MOST => {
+                Ok(Err(Refusal::Concurrent | Refusal::NotNow | Refusal::State | Refusal::Event(_))) | Err(_)
+                    if began.elapsed() < INIT_MOST =>
+                {
                     sleep(INIT_AGAIN).await;
                 }
                 Ok(Err(_)) => return Err(Fault::kafka("init", "simulated")),
@@ -219,7 +224,7 @@ impl World {
     /// A copy with an address of its own must not get so far.
     fn nobody_else_fences(&mut self, process: usize) {
         if self.astray[process] && self.other.as_ref().is_some_and(|other| other.address != HERE) {
-            self.violated("a copy of the database shut the living relay out".into());
+            self.violated(Class::Trespass, "a copy of the database shut the living relay out".into());
         }
     }
 
@@ -237,6 +242,7 @@ impl World {
         let seen = Seen { start: partition.start as i64, records: records.collect(), stable: stable as i64, end: end as i64 };
         if end < partition.records.len() {
             self.hit("a stale leader answered a reader of the journal");
+            self.misled = Some(self.now);
         }
         seen
     }

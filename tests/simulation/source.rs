@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use outboxd::cursor::Listing;
+use outboxd::cursor::{Form, Listing};
 use outboxd::fault::{Cause, Fault, Halt};
 use outboxd::journal::{History, Owner};
 use outboxd::park::{Done, SetAside};
 use outboxd::sink::{Fence, Noted, Published};
 use outboxd::source::{ClaimNumber, Fetched, Marker, Pins, Query, Reader, Source, Standing, Tenure};
 
+use super::database::Database;
 use super::mutants::Mutant;
-use super::net::{Broken, Net, pause};
+use super::net::{Broken, Net, Side, pause};
+use super::sink::SimSink;
 use super::world::{Stage, World};
 
 /// The table as one process reaches it.
@@ -20,15 +22,18 @@ pub struct SimSource {
 }
 
 /// It could not be reached.
-pub fn gone(_: Broken) -> Fault {
-    Fault::database("connection", "simulated")
+pub fn gone(broken: Broken) -> Fault {
+    match broken {
+        Broken::Before | Broken::Unknown => Fault::database("connection", "simulated"),
+        Broken::Full => Fault::database("resources", "simulated"),
+    }
 }
 
 /// What a commit without an answer means to the verb that asked for it.
 fn in_doubt(cause: Cause) -> impl Fn(Broken) -> Fault {
     move |broken| match broken {
         Broken::Before => gone(broken),
-        Broken::Unknown => Fault::in_doubt(cause, "simulated"),
+        Broken::Unknown | Broken::Full => Fault::in_doubt(cause, "simulated"),
     }
 }
 
@@ -42,6 +47,10 @@ impl Source for SimSource {
     type Tenure = SimTenure;
 
     async fn look(&self) -> Result<Standing, Fault> {
+        if self.net.world.lock().is(Mutant::InitBeforeLook) {
+            let net = Net { side: Side::Kafka, ..self.net.clone() };
+            SimSink { net, kept: Arc::default() }.init().await?;
+        }
         let look = |world: &mut World| {
             let mut standing = world.database.standing();
             if world.is(Mutant::NoIdentity) {
@@ -56,13 +65,13 @@ impl Source for SimSource {
         self.stage(Stage::Claiming);
         let owner = owner.clone();
         let ask = move |world: &mut World| world.claim(&owner, claim).map(|standing| (standing, world.database.generation));
-        let (standing, generation) = self.net.call(ask).await.map_err(gone)??;
+        let (standing, generation) = self.net.write(ask).await.map_err(gone)??;
         Ok(SimTenure { net: self.net.clone(), claim, standing, generation })
     }
 
     async fn halt(&self, halt: &Halt, seen: &Standing) -> Result<bool, Fault> {
         let (halt, seen) = (halt.clone(), seen.clone());
-        self.net.call(move |world| world.declare(&halt, &seen)).await.map_err(gone)
+        self.net.write(move |world| world.declare(&halt, &seen)).await.map_err(gone)
     }
 }
 
@@ -86,15 +95,15 @@ impl Tenure for SimTenure {
         let claim = self.claim;
         self.net.world.lock().stage(self.net.process, Stage::Settling);
         while let Some((record, at)) = history.next().await? {
-            self.net.call(move |world| world.settle_one(claim, &record, at)).await.map_err(in_doubt(Cause::Settle))??;
+            self.net.write(move |world| world.settle_one(claim, &record, at)).await.map_err(in_doubt(Cause::Settle))??;
         }
         let forget = move |world: &mut World| {
             world.database.forget_parked();
             world.database.halted = None;
         };
-        self.net.call(forget).await.map_err(gone)?;
+        self.net.write(forget).await.map_err(gone)?;
         self.net.world.lock().stage(self.net.process, Stage::Elsewhere);
-        let reader = SimReader { net: self.net.clone(), claim, generation: self.generation };
+        let reader = SimReader { net: self.net.clone(), claim, generation: self.generation, kept: None };
         Ok((reader, SimMarker { net: self.net, claim }))
     }
 }
@@ -104,6 +113,8 @@ pub struct SimReader {
     net: Net,
     claim: ClaimNumber,
     generation: u64,
+    /// A mutant's: the snapshot of the next fetch.
+    kept: Option<Database>,
 }
 
 impl SimReader {
@@ -118,6 +129,14 @@ impl SimReader {
             listing.last_value = listing.last_value.max(head);
         }
         Ok(listing)
+    }
+
+    /// What mutants keep of the database for the next fetch; `fresh`: the one before did not use such a thing.
+    fn keep(&mut self, fresh: bool) {
+        let mut world = self.net.world.lock();
+        if world.is(Mutant::SnapshotAhead) || world.is(Mutant::SnapshotKept) && fresh {
+            self.kept = Some(world.seen_by(self.net.process, |world| world.database.clone()));
+        }
     }
 
     /// A moment between two steps of the server, now and then.
@@ -156,15 +175,18 @@ impl Reader for SimReader {
         if before {
             self.moment().await;
         }
+        let kept = self.kept.take().filter(|_| query.form == Form::Cursor);
+        let fresh = kept.is_none();
         let snapshot = move |world: &mut World| {
             if world.database.generation != generation && !world.plan.pooler {
                 return Err(gone(Broken::Before));
             }
             world.guards(claim)?;
             world.count_gaps(&asked);
-            Ok(world.select(&asked))
+            Ok(world.select_in(kept, &asked))
         };
         let mut rows = self.net.call(snapshot).await.map_err(gone)??;
+        self.keep(fresh);
         self.moment().await;
         if two {
             let mut world = self.net.world.lock();
@@ -189,7 +211,7 @@ impl Marker for SimMarker {
         let (claim, at) = (self.claim, published.journalled());
         let rows = published.batch().events().map(|event| (event.seq, event.id.uuid().unwrap_or_default())).collect::<Vec<_>>();
         self.net.world.lock().processes[self.net.process].marking = true;
-        let marked = self.net.call(move |world| world.mark_batch(claim, &rows, at)).await.map_err(in_doubt(Cause::Mark));
+        let marked = self.net.write(move |world| world.mark_batch(claim, &rows, at)).await.map_err(in_doubt(Cause::Mark));
         let mut world = self.net.world.lock();
         let process = &mut world.processes[self.net.process];
         process.marking = false;
@@ -204,22 +226,30 @@ impl Marker for SimMarker {
 
     async fn note(&mut self, noted: &Noted) -> Result<(), Fault> {
         let (claim, at) = (self.claim, noted.at());
-        self.net.call(move |world| world.note(claim, at)).await.map_err(in_doubt(Cause::Mark))?
+        self.net.write(move |world| world.note(claim, at)).await.map_err(in_doubt(Cause::Mark))?
     }
 
     async fn pin(&mut self, pins: &Pins) -> Result<(), Fault> {
         let (claim, pins) = (self.claim, pins.clone());
-        self.net.call(move |world| world.pin(claim, pins)).await.map_err(gone)?
+        self.net.write(move |world| world.pin(claim, pins)).await.map_err(gone)?
     }
 
     async fn set_aside(&mut self, what: &SetAside) -> Result<Done, Fault> {
         let (claim, what) = (self.claim, what.clone());
-        self.net.call(move |world| world.set_aside(claim, &what)).await.map_err(gone)?
+        if self.net.world.lock().is(Mutant::ParkUnguarded) {
+            let compare = move |world: &mut World| world.fit_to_park(claim, &what);
+            let what = self.net.call(compare).await.map_err(gone)??;
+            let lock = self.net.world.lock().ms(0..=900);
+            pause(lock).await;
+            return self.net.write(move |world| Ok(world.put_aside(&what))).await.map_err(gone)?;
+        }
+        let park = move |world: &mut World| world.fit_to_park(claim, &what).map(|what| world.put_aside(&what));
+        self.net.write(park).await.map_err(gone)?
     }
 
     async fn let_go(&mut self, topics: &BTreeSet<String>) -> Result<(), Fault> {
         let (claim, topics) = (self.claim, topics.clone());
-        self.net.call(move |world| world.let_go(claim, &topics)).await.map_err(gone)?
+        self.net.write(move |world| world.let_go(claim, &topics)).await.map_err(gone)?
     }
 }
 
@@ -254,6 +284,15 @@ impl World {
         if !query.gaps.is_empty() {
             self.hit("a fetch had gaps to look into");
         }
+    }
+
+    /// What is there now, or was there in a snapshot that a mutant has kept.
+    fn select_in(&mut self, kept: Option<Database>, query: &Query) -> Option<outboxd::event::Batch> {
+        let Some(kept) = kept else { return self.select(query) };
+        let now = std::mem::replace(&mut self.database, kept);
+        let rows = self.select(query);
+        self.database = now;
+        rows
     }
 
     /// What lies above head, from a snapshot of its own.

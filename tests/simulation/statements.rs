@@ -6,12 +6,15 @@ use outboxd::cursor::Form;
 use outboxd::event::{Batch, BatchBuilder, Event, Fingerprint, Pushed};
 use outboxd::fault::{Cause, Fault, Halt, HaltCode};
 use outboxd::journal::{Applied, Entry, Owner, Record};
-use outboxd::park::{Done, SetAside};
+use outboxd::park::{Done, SetAside, Unfit};
 use outboxd::source::{ClaimNumber, Pins, Query, Standing};
 use uuid::Uuid;
 
 use super::database::{Holder, Parked, Row, is_swallowed};
 use super::mutants::Mutant;
+use super::oracle;
+use super::plan::waits;
+use super::violation::Class;
 use super::world::World;
 
 impl World {
@@ -39,7 +42,11 @@ impl World {
             self.hit("a settlement's marks did not take");
             return Err(Halt::new(HaltCode::MarkRefused, format!("seq {} is still unsent", entry.seq)).into());
         }
-        self.database.apply(at, Cause::Settle)?;
+        if self.is(Mutant::LastRecordOnly) {
+            self.database.applied.push(at);
+        } else {
+            self.database.apply(at, Cause::Settle)?;
+        }
         let (by_seq, deletes) = (self.is(Mutant::MatchBySeq), self.plan.deletes);
         for entry in &record.entries {
             let is_it = |row: &Row| by_seq || Fingerprint::of(row.id) == entry.fingerprint;
@@ -84,24 +91,27 @@ impl World {
         Ok(())
     }
 
-    pub fn set_aside(&mut self, claim: ClaimNumber, what: &SetAside) -> Result<Done, Fault> {
-        if !self.is(Mutant::ParkUnguarded) {
-            self.guard(claim, "a set-aside met another claim")?;
-        }
+    /// What of it can be set aside: of events those that are there and unsent.
+    pub fn fit_to_park(&mut self, claim: ClaimNumber, what: &SetAside) -> Result<SetAside, Fault> {
+        self.guard(claim, "a set-aside met another claim")?;
+        let rows = &self.database.rows;
+        let is_there = |unfit: &&Unfit| rows.get(&unfit.seq).is_some_and(|row| unfit.id.id() == row.id.into() && !row.sent);
+        Ok(SetAside { unfit: what.unfit.iter().filter(is_there).cloned().collect(), ailing: what.ailing.clone() })
+    }
+
+    pub fn put_aside(&mut self, what: &SetAside) -> Done {
         let before = (self.database.parked.len(), self.database.held.len());
-        for unfit in &what.unfit {
-            let found = self.database.rows.get(&unfit.seq);
-            let Some(row) = found.filter(|row| unfit.id.id() == row.id.into() && (!row.sent || self.is(Mutant::ParkUnguarded)))
-            else {
-                continue;
-            };
-            let parked = Parked { id: row.id, topic: row.topic, key: row.key.clone() };
-            self.database.parked.insert(unfit.seq, parked);
+        for seq in what.unfit.iter().map(|unfit| unfit.seq) {
+            let Some(row) = self.database.rows.get(&seq).cloned() else { continue };
+            if row.sent {
+                self.violated(Class::Parked, format!("seq {seq} was set aside, and is marked already"));
+            }
+            self.database.parked.insert(seq, Parked { id: row.id, topic: row.topic, key: row.key });
             self.hit("an event was parked");
         }
         self.database.held.extend(what.ailing.iter().map(|ailing| ailing.topic.clone()));
         let after = (self.database.parked.len(), self.database.held.len());
-        Ok(Done { parked: (after.0 - before.0) as u64, held: (after.1 - before.1) as u64 })
+        Done { parked: (after.0 - before.0) as u64, held: (after.1 - before.1) as u64 }
     }
 
     pub fn let_go(&mut self, claim: ClaimNumber, topics: &BTreeSet<String>) -> Result<(), Fault> {
@@ -113,10 +123,14 @@ impl World {
 
     pub fn declare(&mut self, halt: &Halt, seen: &Standing) -> bool {
         let same = self.database.claim == seen.claim && self.database.applied().n == seen.applied.n;
-        let same = same || self.is(Mutant::HaltBlind);
         if same {
             self.database.halted = Some(halt.code);
             self.hit(format!("halted: {}", halt.code.name()));
+            // evidence is taken twice, a lease apart: a leader that lags behind for so long says what is not so
+            let misled = self.misled.is_some_and(|at| self.now - at < 2 * waits(&self.plan).lease);
+            if !misled && !oracle::is_true(self, halt.code) {
+                self.violated(Class::FalseHalt, halt.to_string());
+            }
         }
         same
     }

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::database::{Database, HERE};
 use super::kafka::{JOURNAL, TOPICS};
 use super::mutants::Mutant;
+use super::plan::Plan;
 use super::world::{Handle, World};
 
 /// Between two throws of the dice.
@@ -52,6 +53,12 @@ impl World {
         if self.chance(plan.failovers) {
             self.fail_over();
         }
+        if self.chance(plan.restores) {
+            self.restore();
+        }
+        if self.chance(60) {
+            self.give_way();
+        }
         if self.chance(plan.splits) && self.other.is_none() {
             self.divide();
         }
@@ -74,14 +81,51 @@ impl World {
                 world.kafka.missing.remove(topic);
             });
         }
+        self.throw_at_the_disks(&plan);
         if self.chance(200) {
             self.decide(500);
         }
+        if self.chance(10) {
+            self.repin();
+        }
+    }
+
+    /// Locks, disks and replicas.
+    fn throw_at_the_disks(&mut self, plan: &Plan) {
+        if self.chance(plan.locks) {
+            let lasts = if self.chance(700) { self.ms(1..=300) } else { self.ms(300..=6000) };
+            self.database.locked = Some(self.now + lasts);
+        }
+        if self.chance(plan.full) {
+            self.hit("the database's disk was full");
+            self.database.full = true;
+            let lasts = self.ms(20..=1500);
+            self.later(lasts, |world| world.database.full = false);
+        }
+        if self.chance(plan.sick) {
+            let (lane, lasts) = (self.chance.usize(0..=JOURNAL), self.ms(10..=2500));
+            self.hit("a partition took nothing");
+            self.sicken(lane, lasts);
+        }
+        if self.chance(plan.grows) {
+            self.hit("a topic grew");
+            let topic = TOPICS[self.chance.usize(0..TOPICS.len())];
+            self.kafka.grown.insert(topic);
+        }
+    }
+
+    /// A person accepts what has become of a topic.
+    fn repin(&mut self) {
+        let Some(topic) = self.kafka.grown.iter().copied().find(|topic| !self.repinned.contains(topic)) else { return };
+        self.hit("a grown topic was accepted");
+        self.repinned.insert(topic);
+        self.database.pins.remove(topic);
+        self.database.claim = ClaimNumber(self.chance.i64(..));
     }
 
     /// There are two databases for a while, and some processes are led to the other one.
     fn divide(&mut self) {
-        let mut other = self.database.clone();
+        let mut other = Database { full: false, locked: None, ..self.database.clone() };
         let what = match self.chance.u8(0..3) {
             0 => {
                 self.fail_over();
@@ -125,11 +169,9 @@ impl World {
             self.copies.truncate(which + 1);
             let timeline = self.database.timeline;
             let swallows = self.database.swallows;
-            self.database = Database { timeline, swallows, ..copy };
-            self.lossy = true;
-            for event in self.happened.iter_mut().filter(|event| event.committed.is_some_and(|committed| committed > step)) {
-                event.lost = true;
-            }
+            let full = self.database.full;
+            self.database = Database { timeline, swallows, full, ..copy };
+            self.forget_since(step);
             self.hit("a failover lost the tail");
         } else {
             self.hit("a failover lost nothing");
@@ -154,6 +196,7 @@ impl World {
             if is_it && self.chance(300) {
                 self.hit("a parked event was discarded");
                 self.event(entry.id).discarded = true;
+                self.database.audit.push((seq, entry.id, entry.topic));
                 if self.plan.deletes {
                     self.database.rows.remove(&seq);
                 } else if let Some(row) = self.database.rows.get_mut(&seq) {
@@ -178,7 +221,9 @@ impl World {
         self.down = [self.now; 2];
         self.kafka.missing.clear();
         self.kafka.stale = None;
-        self.database.swallows = false;
+        (self.database.swallows, self.database.full, self.database.locked) = (false, false, None);
+        self.kafka.sick.clear();
+        self.kafka.dying = false;
         self.decide(500);
     }
 }

@@ -1,22 +1,25 @@
 //! One simulated world. Everything that happens in it happens at one instant, under one lock; what takes time lies between two instants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::breach::Breach;
 use super::database::Database;
 use super::kafka::Cluster;
 use super::mutants::Mutant;
 use super::plan::Plan;
+use super::violation::{Class, Violation};
 
 /// How often each situation really came about.
 pub type Hits = BTreeMap<String, u64>;
 
 /// What is done at an instant to come, whoever waits for it or has died since.
-type Deed = Box<dyn FnOnce(&mut World) + Send>;
+pub type Deed = Box<dyn FnOnce(&mut World) + Send>;
 
 /// What a service inserted, whatever became of it.
 #[derive(Clone, Debug)]
@@ -82,7 +85,7 @@ pub struct World {
     pub happened: Vec<Happened>,
     pub processes: Vec<Process>,
     pub hits: Hits,
-    pub violations: Vec<String>,
+    pub violations: Vec<Violation>,
     /// Until when the database, and Kafka, cannot be reached.
     pub down: [Instant; 2],
     /// What a standby, or a backup, has of the database, with the step it stood at.
@@ -92,11 +95,24 @@ pub struct World {
     pub astray: Vec<bool>,
     /// There was one.
     pub divided: bool,
+    /// A relay of the other database trimmed the journal.
+    pub trimmed_astray: bool,
+    /// When a leader that lags behind last answered.
+    pub misled: Option<Instant>,
+    /// Topics whose growth a person has accepted.
+    pub repinned: BTreeSet<&'static str>,
     /// Something of the database was lost by a failover.
     pub lossy: bool,
+    /// By a restore from a backup.
+    pub restored: bool,
+    /// The ground has given way, and events that this may have lost or doubled.
+    pub breached: Option<Breach>,
+    pub excused: BTreeSet<usize>,
     /// No more faults from now on.
     pub healed: bool,
     begun: Instant,
+    /// Of everything that came about, and when.
+    trace: DefaultHasher,
     step: u64,
     agenda: BTreeMap<(Instant, u64), Deed>,
 }
@@ -124,9 +140,16 @@ impl Handle {
             other: None,
             astray: vec![false; plan.processes],
             divided: false,
+            trimmed_astray: false,
+            misled: None,
+            repinned: BTreeSet::new(),
             lossy: false,
+            restored: false,
+            breached: None,
+            excused: BTreeSet::new(),
             healed: false,
             begun: now,
+            trace: DefaultHasher::new(),
             step: 0,
             agenda: BTreeMap::new(),
             plan,
@@ -164,6 +187,15 @@ impl World {
         self.step
     }
 
+    /// Tells two runs apart: all that came about, all records, and what chance would say next.
+    pub fn digest(&mut self) -> u64 {
+        let mut trace = self.trace.clone();
+        let records = self.kafka.lanes.iter().flat_map(|lane| &lane.records);
+        records.for_each(|stored| format!("{stored:?}").hash(&mut trace));
+        (self.step(), self.chance.u64(..)).hash(&mut trace);
+        trace.finish()
+    }
+
     /// True so many times in a thousand.
     pub fn chance(&mut self, per_mille: u32) -> bool {
         self.chance.u32(0..1000) < per_mille
@@ -187,6 +219,7 @@ impl World {
     pub fn hit(&mut self, what: impl Into<String>) {
         let what = what.into();
         self.tell(|| what.clone());
+        (self.now - self.begun, &what).hash(&mut self.trace);
         *self.hits.entry(what).or_default() += 1;
     }
 
@@ -198,9 +231,9 @@ impl World {
     }
 
     /// Something that must never be.
-    pub fn violated(&mut self, what: String) {
-        self.tell(|| format!("VIOLATION {what}"));
-        self.violations.push(what);
+    pub fn violated(&mut self, class: Class, what: String) {
+        self.tell(|| format!("VIOLATION {class:?}: {what}"));
+        self.violations.push(class.is(what));
     }
 
     /// Whether this run is to break a rule.
