@@ -43,6 +43,7 @@ pub mod cursor;
 pub mod daemon;
 pub mod demo;
 pub mod event;
+pub mod failpoint;
 pub mod fault;
 pub mod heartbeat;
 pub mod http;

@@ -5,6 +5,7 @@ use tokio::time::timeout;
 use super::fetching::Fetching;
 use super::work::{Work, truncated};
 use super::{Relay, WorkOf};
+use crate::failpoint::pass;
 use crate::fault::Fault;
 use crate::identity;
 use crate::journal::{Owner, Writer};
@@ -21,14 +22,18 @@ impl<S: Source, K: Sink> Relay<S, K> {
     pub(super) async fn claim(&mut self, owner: &Owner) -> Result<ClaimedOf<S, K>, Fault> {
         self.phase(Phase::Looking);
         let seen = self.look(owner).await?;
+        pass!(Looked, await);
         self.phase(Phase::Claiming);
         let fenced = timeout(self.settings.waits.stuck, self.sink.fence()).await.unwrap_or_else(|_| Err(Fault::slow_fence()))?;
+        pass!(Fenced, await);
         let tenure = self.source.claim(owner, ClaimNumber(self.chance.i64(..)), fenced.fence()).await?;
+        pass!(Claimed, await);
         let standing = tenure.standing();
         identity::judge_database(standing)?;
         let writer = Writer { outbox: standing.outbox, owner: owner.clone(), database: standing.database.clone() };
         let (publisher, view, history) = fenced.recover(writer, standing.applied).await?;
         identity::judge_journal(standing, &view, seen.last.n)?;
+        pass!(Recovered, await);
         Ok((tenure, publisher, view.last.n, history))
     }
 

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use crate::cursor::{Cursor, Form, WentBack};
 use crate::event::{Batch, BatchLimits, Event, Fingerprint};
+use crate::failpoint::{lacks, pass};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 use crate::pace::{Found, PollInterval};
@@ -98,9 +99,11 @@ impl<R: Reader> Fetching<R> {
 
     /// Fetches now.
     pub(super) async fn fetch(&mut self, form: Form, limits: BatchLimits) -> Result<Option<Fresh>, Fault> {
-        let query = Query { form, head: self.cursor.head(), gaps: self.cursor.gaps().collect(), limits };
+        let gaps = if lacks!(Gaps) { Vec::new() } else { self.cursor.gaps().collect() };
+        let query = Query { form, head: self.cursor.head(), gaps, limits };
         let started = Instant::now();
         let fetched = self.reader.fetch(&query).await?;
+        pass!(Fetched, await);
         let seqs: Vec<i64> = fetched.batch.iter().flat_map(|batch| batch.seqs()).collect();
         let cut = fetched.batch.as_ref().is_some_and(|batch| batch.is_full());
         let learnt = self.cursor.take(form, fetched.listing, &seqs, cut).map_err(went_back)?;

@@ -10,6 +10,7 @@ use super::aside::Aside;
 use super::fetching::{Fetching, Fresh};
 use crate::cursor::Form;
 use crate::event::{Batch, BatchLimits, Place};
+use crate::failpoint::pass;
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 use crate::park::{Ailing, Done, SetAside, Unfit};
@@ -69,7 +70,9 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
     /// Pins topics that occur for the first time, or of which something new is known.
     async fn pin(&mut self, mut pins: Pins, metrics: &Metrics) -> Result<(), Fault> {
         if !pins.is_empty() {
+            pass!(Pinning, await);
             self.marker.pin(&pins).await?;
+            pass!(Pinned, await);
             self.pins.append(&mut pins);
             metrics.truncated(truncated(&self.pins));
         }
@@ -81,7 +84,9 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
     pub(super) async fn set_aside(&mut self, what: &SetAside, aside: &mut Aside, metrics: &Metrics) -> Result<(), Fault> {
         let unfit: BTreeMap<i64, &Unfit> = what.unfit.iter().map(|unfit| (unfit.seq, unfit)).collect();
         let once = SetAside { unfit: unfit.into_values().cloned().collect(), ailing: what.ailing.clone() };
+        pass!(SettingAside, await);
         let done = self.marker.set_aside(&once).await?;
+        pass!(SetAside, await);
         aside.parked(&once.unfit);
         if done == Done::default() {
             return Err(Fault::in_doubt(

@@ -58,6 +58,8 @@ pub enum Kind {
     Corrupt,
     /// Nobody wrote it.
     Stranger,
+    /// A reader saw it while everything went on, and it is not there in the end.
+    Vanished,
     /// The journal is not an exact account of what is published.
     Journal,
     /// The tables are not an exact account of what is published.
@@ -71,6 +73,23 @@ pub struct Violation {
     pub kind: Kind,
     /// Where, for a person.
     pub what: String,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 11] = [
+        Kind::Lost,
+        Kind::Duplicated,
+        Kind::Reordered,
+        Kind::WrongPartition,
+        Kind::SplitKey,
+        Kind::Phantom,
+        Kind::Corrupt,
+        Kind::Stranger,
+        Kind::Vanished,
+        Kind::Journal,
+        Kind::Table,
+    ];
 }
 
 impl fmt::Display for Violation {

@@ -17,6 +17,7 @@ mod stage;
 mod truth;
 mod workload;
 
+mod chaos;
 mod chaos_identity;
 mod chaos_instances;
 mod chaos_journal;
@@ -28,6 +29,8 @@ mod check;
 mod commands;
 mod disks;
 mod end_to_end;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod grants;
 mod halts;
 mod hands;

@@ -44,6 +44,8 @@ pub struct Stage<'a> {
     pub topics: BTreeMap<String, i32>,
     /// For every daemon of the outbox, and for commands with the relay's rights; instances differ by [`Stage::start`].
     pub options: DaemonOptions,
+    /// By which `host:port` the writers reach the database, if not directly.
+    pub writers_way: Option<String>,
     habits: Habits,
     mark: Mark,
     /// Whether there is a journal to check.
@@ -88,6 +90,7 @@ impl<'a> Stage<'a> {
             database,
             topics,
             options,
+            writers_way: None,
             habits,
             mark,
             journalled: true,
@@ -112,10 +115,23 @@ impl<'a> Stage<'a> {
     pub fn write(&mut self) {
         self.generation += 1;
         let topics: Vec<String> = self.topics.keys().cloned().collect();
-        let url = self.postgres.url(&self.database, "shop");
+        let url = match &self.writers_way {
+            Some(way) => format!("postgres://shop@{way}/{}", self.database),
+            None => self.postgres.url(&self.database, "shop"),
+        };
         let workload = Workload::start(&url, &topics, self.habits.clone(), self.generation);
         let before = self.workload.replace(workload);
         assert!(before.is_none(), "the writers write already");
+    }
+
+    /// Asks the writers to stop, without waiting for that: the database may be about to go.
+    pub fn ask_writers_to_stop(&self) {
+        self.workload.iter().for_each(Workload::ask_to_stop);
+    }
+
+    /// What was written, settled by [`Stage::violations`].
+    pub fn written(&self) -> &[Written] {
+        &self.written
     }
 
     /// Stops the writers.

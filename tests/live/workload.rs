@@ -72,9 +72,14 @@ impl Workload {
         self.shared.committed.load(Ordering::Relaxed)
     }
 
+    /// Asks the writers to stop, without waiting for that.
+    pub fn ask_to_stop(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Stops the writers, ends what is prepared still, and returns what they wrote, to be settled by [`crate::truth::settle`].
     pub fn finish(self) -> Vec<Written> {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.ask_to_stop();
         for writer in self.writers {
             self.runtime.block_on(writer).expect("writers do not panic");
         }

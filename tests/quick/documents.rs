@@ -217,3 +217,21 @@ fn every_finding_of_check_has_its_row_and_every_row_its_finding() {
     let promises: Vec<String> = rows(&page, "The guarantees").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
     assert_eq!(promises, Promise::ALL.map(Promise::as_str));
 }
+
+/// Of a table in a document the words in back ticks of its last column.
+fn last_column<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    let (_, section) = text.split_once(heading).expect("the section is there");
+    let rows = section.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.ends_with("` |"));
+    rows.filter_map(|row| row.trim_end_matches("` |").rsplit('`').next()).collect()
+}
+
+#[test]
+fn each_test_that_the_guarantees_name_is_there() {
+    let guarantees = read("docs/guarantees.md");
+    let named = last_column(&guarantees, "\n## Which test shows it\n");
+    assert!(named.len() > 25, "{named:?}");
+    let tests: String = source_files("tests/live").iter().map(|path| read(path)).collect();
+    let missing: Vec<&&str> = named.iter().filter(|name| !tests.contains(&format!("fn {name}()"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert_eq!(last_column("a\n## B\n| x | `y` | `z` |\n## C\n| `w` |", "## B\n"), ["z"]);
+}

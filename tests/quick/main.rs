@@ -10,6 +10,7 @@ mod cli;
 mod daemon;
 mod demo;
 mod documents;
+mod failpoints;
 mod log;
 mod packaging;
 mod pages;

@@ -14,6 +14,7 @@ use super::native::{self, Failure, Headers, Lane, Message, Topic};
 use super::topics::{self, Found};
 use super::{Settings, Shared, faults};
 use crate::event::Batch;
+use crate::failpoint::pass;
 use crate::fault::{Cause, Fault};
 
 /// One step of waiting for acknowledgements: `rd_kafka_flush` returns earlier when there are none left to wait for.
@@ -155,6 +156,7 @@ impl Producer {
         names.iter().try_for_each(|name| self.topic(name))?;
         let topics: Vec<&Topic> = names.iter().map(|name| &self.topics[name]).collect();
         for (position, ((event, &partition), headers)) in batch.events().zip(partitions).zip(headers).enumerate() {
+            pass!(Sending);
             let index = batch.topic_index(position);
             let (topic, headers) = (topics[index], Some(headers));
             let message = Message { topic, partition, key: event.key, payload: event.payload, headers, position };

@@ -20,6 +20,7 @@ use super::topics::{Found, Known};
 use super::{faults, headers, names, partition};
 use crate::config::{Delivery, TopicPatterns};
 use crate::event::{Batch, Event};
+use crate::failpoint::{lacks, pass};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Entry, Record, Writer};
 use crate::park::Unfit;
@@ -293,16 +294,20 @@ impl Worker {
     ) -> Result<Done, Fault> {
         self.wait_for_markers();
         let until = Instant::now() + self.shared.settings.kafka.transaction_timeout;
+        pass!(Beginning);
         let producer = self.producer()?;
         producer.begin()?;
         producer.send(&order.batch, &order.topics, partitions, headers, until)?;
+        pass!(Sent);
         self.settle(order, until, caller)?;
+        pass!(Acknowledged);
         let record = self.record(order, place, partitions)?;
         let (shared, length) = (Arc::clone(&self.shared), order.batch.len());
         shared.ends.fits(&record, &order.since).map_err(|evidence| Fault::in_doubt(Cause::Publish, evidence))?;
         let (bytes, checksum) = record.encode();
         let journalled = Applied { n: record.n, offset: place.end, checksum };
         self.producer()?.send_journal(&shared.journal, &bytes, length, until)?;
+        pass!(Journalling);
         self.settle(order, until, caller)?;
         let found = self.producer()?.offset(length);
         if found != place.end {
@@ -310,7 +315,9 @@ impl Worker {
                 format!("the journal record of batch {} was to lie at offset {}, it lies at {found}", journalled.n, place.end);
             return Err(Fault::in_doubt(Cause::JournalMoved, detail));
         }
+        pass!(Committing);
         let took = self.producer()?.commit()?;
+        pass!(Committed);
         self.committed = Some(Instant::now());
         shared.ends.learn(&record);
         Ok(Done { journalled: Some(journalled), commit: self.judge(took) })
@@ -347,7 +354,7 @@ impl Worker {
 
     /// A late commit was perhaps asked for twice, and the late request would end the next transaction of this producer.
     fn judge(&mut self, took: Duration) -> Commit {
-        if !self.pace.is_late(took) {
+        if !self.pace.is_late(took) || lacks!(NewProducer) {
             return Commit::Prompt;
         }
         self.pace.renew();

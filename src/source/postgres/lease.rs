@@ -6,6 +6,7 @@ use super::names::Names;
 use super::standing::unknown_outbox;
 use super::table::get;
 use super::{Postgres, names::Sql};
+use crate::failpoint::pass;
 use crate::fault::Fault;
 use crate::source::{Lease, Leases, Source, Takeover};
 
@@ -34,6 +35,7 @@ impl Leases for Postgres {
     }
 
     async fn renew(&self, start: u64) -> Result<Lease, Fault> {
+        pass!(Renewing, await);
         let names = self.names().await?;
         let renew = statement(&names.sql(RENEW)).bind(self.settings.name()).bind(start.cast_signed()).bind(self.lease_us()?);
         let mut link = self.leases.link().await;

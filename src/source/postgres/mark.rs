@@ -12,6 +12,7 @@ use super::settings::Settings;
 use super::standing;
 use super::table::{Table, get};
 use crate::config::{Mark, OnPoison};
+use crate::failpoint::pass;
 use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::journal::Applied;
 use crate::park::{Ailing, Done, SetAside, Unfit};
@@ -85,7 +86,9 @@ impl PostgresMarker {
 
 impl Marker for PostgresMarker {
     async fn mark(&mut self, published: &Published) -> Result<(), Fault> {
+        pass!(Marking, await);
         let mut work = begin_claimed(&mut self.link, &self.names, &self.settings, self.claim).await?;
+        pass!(MarkLocked, await);
         let batch = published.batch();
         let rows: Rows = (batch.seqs().collect(), Identities::of(self.identities, batch.ids())?);
         match published.journalled() {
@@ -93,7 +96,10 @@ impl Marker for PostgresMarker {
             // nothing else would tell: there is no settlement
             None => self.marking.only_rows(&mut work, rows).await.map_err(mark_refused("a batch"))?,
         }
-        work.commit().await.map_err(in_doubt(Cause::Mark))
+        pass!(MarkWritten, await);
+        work.commit().await.map_err(in_doubt(Cause::Mark))?;
+        pass!(Marked, await);
+        Ok(())
     }
 
     async fn note(&mut self, noted: &Noted) -> Result<(), Fault> {

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::standing::Claimed;
 use super::table::{Table, get};
 use crate::event::{EventId, Fingerprint};
+use crate::failpoint::{lacks, pass};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Entry, History, Record};
 use crate::source::{Standing, Tenure};
@@ -49,12 +50,19 @@ impl PostgresTenure {
     async fn settle_one(&mut self, sql: &Statements, record: &Record, place: Applied) -> Result<(), Fault> {
         let (names, settings) = (&self.names, &self.settings);
         let mut work = mark::begin_claimed(&mut self.marker, names, settings, self.claimed.standing.claim).await?;
-        let rows = sql.rows.find(&mut work, &record.entries).await?;
+        let mut rows = sql.rows.find(&mut work, &record.entries).await?;
+        if lacks!(Settlement) {
+            rows = (Vec::new(), Identities::empty(sql.rows.identities, 0));
+        }
+        pass!(Settling, await);
         let batch = format!("batch {}", record.n);
         sql.marking.apply(&mut work, rows.clone(), place, Cause::Settle).await.map_err(mark_refused(&batch))?;
         sql.marking.expect_marked(&mut work, &batch, rows).await?;
+        pass!(SettleWritten, await);
         // a trigger may wait for the commit
-        work.commit().await.map_err(mark_refused(&batch)).map_err(in_doubt(Cause::Settle))
+        work.commit().await.map_err(mark_refused(&batch)).map_err(in_doubt(Cause::Settle))?;
+        pass!(Settled, await);
+        Ok(())
     }
 
     async fn forget_parked(&mut self) -> Result<(), Fault> {

@@ -145,6 +145,12 @@ impl Daemon {
         self.process.signal(libc::SIGSTOP);
     }
 
+    /// Whether it stands still after a SIGSTOP, its own or somebody's.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
     /// SIGCONT.
     pub fn sigcont(&self) {
         self.process.signal(libc::SIGCONT);

@@ -17,7 +17,7 @@ use super::process::{self, Process};
 use super::proxy::Proxy;
 use super::wait::{eventually, eventually_async};
 
-pub use super::kafka_config::{USER, java};
+pub use super::kafka_config::{TRANSACTION_PARTITIONS, USER, VERSION, java};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -219,10 +219,15 @@ impl Kafka {
 
     /// The node (counted from 0) that leads a partition.
     pub fn leader(&self, topic: &str, partition: i32) -> usize {
+        self.find_leader(topic, partition).expect("the partition has a leader")
+    }
+
+    /// The same; nothing where there is none now.
+    pub fn find_leader(&self, topic: &str, partition: i32) -> Option<usize> {
         let consumer: BaseConsumer = self.client().create().unwrap();
-        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
-        let found = metadata.topics()[0].partitions().iter().find(|p| p.id() == partition).expect("the partition exists");
-        usize::try_from(found.leader()).expect("the partition has a leader") - 1
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
+        let found = metadata.topics().first()?.partitions().iter().find(|p| p.id() == partition)?;
+        usize::try_from(found.leader() - 1).ok()
     }
 
     /// SIGKILL to node `i` (counted from 0).

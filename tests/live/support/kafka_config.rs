@@ -15,9 +15,15 @@ pub const USER: (&str, &str) = ("relay", "secret");
 pub const SECURE_LISTENERS: [(&str, &str); 4] =
     [("SSL", "SSL"), ("MTLS", "SSL"), ("SASL_PLAINTEXT", "SASL_PLAINTEXT"), ("SASL_SSL", "SASL_SSL")];
 
+/// Which Kafka.
+pub const VERSION: &str = "4.3.0";
+
+/// Partitions of the topic in which coordinators keep transactions.
+pub const TRANSACTION_PARTITIONS: i32 = 4;
+
 /// A JVM command with Kafka on its class path.
 pub fn java(heap_mb: u32) -> Command {
-    let home = place::downloaded("kafka-4.3.0");
+    let home = place::downloaded(&format!("kafka-{VERSION}"));
     let mut command = Command::new("java");
     command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xms64m"]).arg(format!("-Xmx{heap_mb}m"));
     if let Some(archive) = newest_archive(&home) {
@@ -61,7 +67,7 @@ fn common(nodes: &[Node]) -> String {
          default.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
          offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=4\n\
          transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
-         transaction.state.log.num.partitions=4\nshare.coordinator.state.topic.replication.factor={replicas}\n\
+         transaction.state.log.num.partitions={TRANSACTION_PARTITIONS}\nshare.coordinator.state.topic.replication.factor={replicas}\n\
          share.coordinator.state.topic.min.isr={in_sync}\ngroup.initial.rebalance.delay.ms=0\n\
          log.cleaner.dedupe.buffer.size=16777216\nnum.network.threads=2\n\
          broker.heartbeat.interval.ms=500\nbroker.session.timeout.ms=4000\n",

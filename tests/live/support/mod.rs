@@ -17,6 +17,7 @@ pub mod place;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod standby;
 pub mod wait;
 
 pub use daemon::{Daemon, DaemonOptions};

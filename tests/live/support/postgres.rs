@@ -49,7 +49,7 @@ pub struct PostgresOptions {
 /// A server on 127.0.0.1 that trusts everybody; the superuser is `postgres`.
 pub struct Postgres {
     version: Version,
-    options: PostgresOptions,
+    pub(super) options: PostgresOptions,
     folder: PathBuf,
     port: u16,
     user: ServerUser,
@@ -117,7 +117,7 @@ impl Postgres {
         server
     }
 
-    fn prepare(version: Version, options: PostgresOptions) -> Postgres {
+    pub(super) fn prepare(version: Version, options: PostgresOptions) -> Postgres {
         let folder = place::folder(&format!("postgres-{version:?}").to_lowercase());
         let user = ServerUser::find();
         user.give(&folder);
@@ -278,7 +278,7 @@ impl Postgres {
         std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
     }
 
-    fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 

@@ -1,7 +1,7 @@
 //! A TCP proxy that makes the faults of a network, and, before Kafka, faults of single requests and answers.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub struct Proxy {
 
 /// What all connections of a proxy look at.
 struct Sky {
-    server: SocketAddr,
+    server_port: AtomicU16,
     frames: bool,
     weather: watch::Sender<Weather>,
     cuts: watch::Sender<u64>,
@@ -134,7 +134,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|e| panic!("proxy on {port}: {e}"));
         listener.set_nonblocking(true).unwrap();
         let sky = Arc::new(Sky {
-            server: SocketAddr::from(([127, 0, 0, 1], server_port)),
+            server_port: AtomicU16::new(server_port),
             frames,
             weather: watch::Sender::new(Weather::Pass),
             cuts: watch::Sender::new(0),
@@ -155,6 +155,12 @@ impl Proxy {
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Leads to another server on 127.0.0.1 from now on; the present connections are closed.
+    pub fn turn_to(&self, server_port: u16) {
+        self.sky.server_port.store(server_port, Ordering::Relaxed);
+        self.cut_once();
     }
 
     /// How many connections were accepted so far.

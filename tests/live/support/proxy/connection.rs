@@ -47,7 +47,7 @@ pub(super) async fn accept(listener: TcpListener, sky: Arc<Sky>) {
 
 async fn serve(client: TcpStream, sky: Arc<Sky>) {
     let mut cuts = sky.cuts.subscribe();
-    let Ok(server) = TcpStream::connect(sky.server).await else { return };
+    let Ok(server) = TcpStream::connect(("127.0.0.1", sky.server_port.load(Ordering::Relaxed))).await else { return };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let link = Link { sky, requests: Mutex::default(), client_cut: watch::Sender::new(false) };
