@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! cargo test --test model -- --nocapture                           all worlds, with their states
-//! OUTBOXD_TEST_LONG=1 cargo test --test model -- --nocapture       larger ones too: about ten minutes
+//! OUTBOXD_TEST_LONG=1 cargo test --test model -- --nocapture       larger ones too: some minutes
 //! OUTBOXD_MODEL=trim cargo test --test model -- --nocapture        what begins with this: worlds, and the stories of mutants
 //! ```
 //! What it leaves out: clocks and leases, held topics, several partitions, adopt, a Kafka that loses what it acknowledged (but for a
