@@ -102,7 +102,7 @@ CREATE TABLE {outbox} (
     sent_at    timestamptz
 ) WITH (
     -- A queue: every row dies once or twice. By default autovacuum waits until a fifth of the table is dead, which are millions of dead
-    -- index entries where the relay reads; here it comes every 10,000 dead or new rows, however large the table is.
+    -- index entries where the relay reads; here it comes every 10,000 dead rows or 100,000 new ones, however large the table is.
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 10000,
     autovacuum_vacuum_insert_scale_factor = 0,

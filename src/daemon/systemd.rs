@@ -23,12 +23,13 @@ pub(super) async fn report(heart: &Heartbeat, metrics: &Metrics) -> Infallible {
         if heart.is_alive() {
             tell(&[NotifyState::Watchdog]);
         }
+        // at first nobody has been asked yet, and what leaves at once has its reason in the log
+        sleep(every).await;
         let status = sentence(&metrics.vitals());
         if status != told {
             tell(&[NotifyState::Status(&status)]);
             told = status;
         }
-        sleep(every).await;
     }
 }
 

@@ -98,7 +98,7 @@ fn not_publishing(vitals: &Vitals) -> Vec<Reason> {
     }
     match vitals.phase {
         Phase::BackingOff => reasons.push(Reason::new("backing_off", "something went wrong; the relay tries again")),
-        Phase::Paused => reasons.push(Reason::new("paused", "a person has paused the outbox: `outboxd resume` goes on")),
+        Phase::Paused => reasons.push(Reason::new("paused", "a person has paused the outbox: `outboxd resume --reason …` goes on")),
         Phase::Draining | Phase::Stopped => reasons.push(Reason::new("stopping", "the process was asked to stop")),
         Phase::Standby | Phase::Looking | Phase::Claiming | Phase::Settling | Phase::Relaying | Phase::Halted => {}
     }
