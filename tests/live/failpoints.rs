@@ -109,10 +109,6 @@ fn survives_death_everywhere(name: &str, mark: Mark, version: Version) {
 #[test]
 fn dead_at_every_point_it_publishes_exactly_once() {
     survives_death_everywhere("died", Mark::Row, Version::V18);
-}
-
-#[test]
-fn dead_at_every_point_it_deletes_what_it_published() {
     if is_long() {
         survives_death_everywhere("died-deleting", Mark::Delete, Version::V15);
     }

@@ -10,7 +10,7 @@ use super::watcher::Watcher;
 use crate::checker::Violation;
 use crate::stage::{Mark, Stage, accept_address};
 use crate::support::clock::Clock;
-use crate::support::kafka::Proxied;
+use crate::support::kafka::{Proxied, TRANSACTION_PARTITIONS};
 use crate::support::{
     Daemon, DaemonOptions, Kafka, KafkaOptions, Postgres, PostgresOptions, Proxy, Version, Weather, eventually, let_pass,
 };
@@ -132,9 +132,9 @@ impl World {
     /// The broker that coordinates the outbox's transactions.
     pub fn coordinator(&self) -> Option<usize> {
         let id = format!("outboxd-{}", self.stage.name);
-        // as brokers do: String.hashCode() of Java over the partitions of their own topic
+        // as brokers do: the absolute value of Java's String.hashCode() over the partitions of their own topic
         let hash = id.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
-        self.broker_of("__transaction_state", (hash & i32::MAX) % crate::support::kafka::TRANSACTION_PARTITIONS)
+        self.broker_of("__transaction_state", hash.checked_abs().unwrap_or(0) % TRANSACTION_PARTITIONS)
     }
 
     /// The standby takes over from a primary that is killed. Says whether there was one. Before that, commits wait for the standby, or it is
