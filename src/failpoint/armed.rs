@@ -110,11 +110,13 @@ pub enum Part {
     NewProducer,
     /// Numbers that were not seen are asked for again. Left out, only what is above the head is.
     Gaps,
+    /// The journal's format of today is known. Left out, this is the program of a time before it.
+    Format,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: &[Self] = &[Self::Settlement, Self::NewProducer, Self::Gaps];
+    pub const ALL: &[Self] = &[Self::Settlement, Self::NewProducer, Self::Gaps, Self::Format];
 
     /// How a plan leaves it out.
     pub fn name(self) -> &'static str {
@@ -122,6 +124,7 @@ impl Part {
             Self::Settlement => "without-settlement",
             Self::NewProducer => "without-new-producer",
             Self::Gaps => "without-gaps",
+            Self::Format => "without-format",
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::support::{Daemon, Kafka, Postgres, Version, eventually, let_pass};
 
 mod commits;
 mod controls;
+mod formats;
 mod zombies;
 
 const SOON: Duration = Duration::from_secs(60);
