@@ -78,6 +78,7 @@ pub const CONTROLS: &[Control] = &[
     caught(&[LastRecordOnly], &[Duplicated]),
     caught(&[MarkBeforeCommit], &[Lost]),
     caught(&[MarkIgnored], &[Duplicated]),
+    caught(&[MarkIgnored], &[Behind]),
     caught(&[MatchBySeq], &[Lost]),
     caught(&[MarkBySeq], &[Lost]),
     caught(&[SettleBlind], &[Duplicated]),
