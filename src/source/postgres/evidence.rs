@@ -1,10 +1,11 @@
 //! What a verification reads: the newest applied batch, rows page by page, what the audit says was given up. It only needs SELECT, and a
 //! standby will do.
 
-use sqlx::types::Uuid;
+use sqlx::postgres::PgRow;
 
 use super::columns::IdKind;
 use super::connection::statement;
+use super::identities::identity;
 use super::table::{self, get};
 use super::{Postgres, standing};
 use crate::event::Fingerprint;
@@ -63,22 +64,32 @@ impl Postgres {
 
     /// Shows a page of rows above `after`, in order, and returns the number of the last one; nothing when there are no more.
     pub async fn rows_after(&self, after: i64, mut show: impl FnMut(RowFacts<'_>) + Send) -> Result<Option<i64>, Fault> {
+        let facts = |row: &PgRow, seq, fingerprint| {
+            let (topic, marked_us) = (get(row, 2, "topic")?, get(row, 3, "sent_at")?);
+            show(RowFacts { seq, fingerprint, topic, marked_us });
+            Ok(())
+        };
+        self.page(ROWS, after, facts).await
+    }
+
+    /// Gives each row of a page to `read`, with its number and what the journal knows it by: the first two columns of `rows`, whose
+    /// parameters are the number to begin after and how many. Returns the number of the last one.
+    pub(super) async fn page(
+        &self,
+        rows: &str,
+        after: i64,
+        mut read: impl FnMut(&PgRow, i64, Fingerprint) -> Result<(), Fault> + Send,
+    ) -> Result<Option<i64>, Fault> {
         let names = self.names().await?;
         let mut link = self.chores.link().await;
         let mut work = link.begin_indexed().await?;
         let table = table::look_at(&mut work, &names).await?;
-        let kind = table.columns.id;
         let mut last = None;
-        let query = statement(&table.sql(&names, ROWS)).bind(after).bind(ROWS_AT_ONCE);
+        let query = statement(&table.sql(&names, rows)).bind(after).bind(ROWS_AT_ONCE);
         work.each(query, |row| {
-            let fingerprint = match kind {
-                IdKind::Uuid => Fingerprint::of(get::<Uuid>(row, 1, "id")?),
-                IdKind::Content => content(get(row, 1, "id")?)?,
-            };
-            let (seq, topic) = (get(row, 0, "seq")?, get::<&str>(row, 2, "topic")?);
+            let seq = get(row, 0, "seq")?;
             last = Some(seq);
-            show(RowFacts { seq, fingerprint, topic, marked_us: get(row, 3, "sent_at")? });
-            Ok(())
+            read(row, seq, identity(row, 1, table.columns.id)?.fingerprint())
         })
         .await?;
         work.commit().await?;
@@ -106,9 +117,4 @@ impl Postgres {
         work.commit().await?;
         get(&row, 0, "now")
     }
-}
-
-/// Eight bytes that the server has calculated.
-pub(super) fn content(bytes: &[u8]) -> Result<Fingerprint, Fault> {
-    bytes.try_into().map(|bytes| Fingerprint(u64::from_be_bytes(bytes))).map_err(|_| super::failure::unreadable("id"))
 }

@@ -1,11 +1,13 @@
 //! Identities as they are bound to a statement: what tells the event of a row from another one with the same number.
 
+use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
 
 use super::columns::IdKind;
 use super::connection::Statement;
 use super::failure::unreadable;
-use crate::event::EventId;
+use super::table::get;
+use crate::event::{EventId, Fingerprint};
 use crate::fault::Fault;
 
 /// Identities of rows, of one kind for a whole table.
@@ -51,6 +53,17 @@ impl Identities {
         match self {
             Self::Uuids(uuids) => statement.bind(uuids),
             Self::Contents(contents) => statement.bind(contents),
+        }
+    }
+}
+
+/// The identity in a column `{identity}`: the eight bytes of a content are calculated by the server.
+pub(super) fn identity(row: &PgRow, index: usize, kind: IdKind) -> Result<EventId<'static>, Fault> {
+    match kind {
+        IdKind::Uuid => get::<Uuid>(row, index, "id").map(EventId::Uuid),
+        IdKind::Content => {
+            let bytes = get::<&[u8]>(row, index, "id")?.try_into().map_err(|_| unreadable("id"))?;
+            Ok(EventId::Text { text: "", fingerprint: Fingerprint(u64::from_be_bytes(bytes)) })
         }
     }
 }

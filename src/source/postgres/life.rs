@@ -3,11 +3,11 @@
 use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
 
+use super::Postgres;
 use super::columns::IdKind;
 use super::connection::statement;
+use super::identities::identity;
 use super::table::{self, get};
-use super::{Postgres, evidence};
-use crate::event::Fingerprint;
 use crate::fault::Fault;
 use crate::source::desk::{EventRow, ROWS_OF_A_KEY, Waits, Wanted};
 
@@ -59,10 +59,7 @@ fn read(row: &PgRow, kind: IdKind) -> Result<EventRow, Fault> {
     Ok(EventRow {
         seq: get(row, 0, "seq")?,
         id: get(row, 1, "id")?,
-        fingerprint: match kind {
-            IdKind::Uuid => Fingerprint::of(get::<Uuid>(row, 2, "id")?),
-            IdKind::Content => evidence::content(get(row, 2, "id")?)?,
-        },
+        fingerprint: identity(row, 2, kind)?.fingerprint(),
         topic: get(row, 3, "topic")?,
         key: get(row, 4, "key")?,
         payload: get(row, 5, "payload")?,

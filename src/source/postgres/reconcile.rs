@@ -2,21 +2,19 @@
 
 use std::future::Future;
 
-use sqlx::types::Uuid;
+use sqlx::postgres::PgRow;
 
-use super::columns::IdKind;
 use super::connection::statement;
 use super::failure::mark_refused;
 use super::mark::Marking;
 use super::settle::Matching;
 use super::steering::{PATIENT, audit_change, begin_as_seen, insert_base};
 use super::table::{self, get};
-use super::{Postgres, evidence, settle};
-use crate::event::Fingerprint;
+use super::{Postgres, settle};
 use crate::fault::{Fault, Halt};
 use crate::journal::{Applied, Entry};
 use crate::source::Standing;
-use crate::source::desk::{ROWS_AT_ONCE, Request, UnsentRow, reconciled};
+use crate::source::desk::{Request, UnsentRow, reconciled};
 
 const UNSENT: &str = "SELECT {seq}::int8, {identity}, {id}::text, coalesce({topic}::text, ''), \
     CASE WHEN isfinite({created}) THEN (extract(epoch FROM {created}) * 1000000)::int8 END \
@@ -25,32 +23,18 @@ const UNSENT: &str = "SELECT {seq}::int8, {identity}, {id}::text, coalesce({topi
 impl Postgres {
     /// Shows a page of unsent rows above `after`, in order, and returns the number of the last one; nothing when there are no more.
     pub async fn unsent_after(&self, after: i64, mut show: impl FnMut(UnsentRow<'_>) + Send) -> Result<Option<i64>, Fault> {
-        let names = self.names().await?;
-        let mut link = self.chores.link().await;
-        let mut work = link.begin_indexed().await?;
-        let table = table::look_at(&mut work, &names).await?;
-        let kind = table.columns.id;
-        let mut last = None;
-        let query = statement(&table.sql(&names, UNSENT)).bind(after).bind(ROWS_AT_ONCE);
-        work.each(query, |row| {
-            let fingerprint = match kind {
-                IdKind::Uuid => Fingerprint::of(get::<Uuid>(row, 1, "id")?),
-                IdKind::Content => evidence::content(get(row, 1, "id")?)?,
-            };
-            let (seq, id, topic) = (get(row, 0, "seq")?, get::<&str>(row, 2, "id")?, get::<&str>(row, 3, "topic")?);
-            last = Some(seq);
-            show(UnsentRow { seq, id, fingerprint, topic, created_us: get(row, 4, "created_at")? });
+        let unsent = |row: &PgRow, seq, fingerprint| {
+            let (id, topic, created_us) = (get(row, 2, "id")?, get(row, 3, "topic")?, get(row, 4, "created_at")?);
+            show(UnsentRow { seq, id, fingerprint, topic, created_us });
             Ok(())
-        })
-        .await?;
-        work.commit().await?;
-        Ok(last)
+        };
+        self.page(UNSENT, after, unsent).await
     }
 
     /// Marks what was found to be published, has a journal record written, takes that for the newest applied batch and ends the halt,
-    /// provided that nobody claimed or marked since `seen`. Returns the record and how many rows were marked; how many
-    /// nothing was known of goes into the audit. All of it is one
-    /// transaction under the locked state row; the record comes last, so that nothing is written if a mark is refused.
+    /// provided that nobody claimed or marked since `seen`. Returns the record and how many rows were marked; how many nothing was known
+    /// of goes into the audit. All of it is one transaction under the locked state row; the record comes last, so that nothing is
+    /// written if a mark is refused.
     pub async fn reconcile(
         &self,
         (found, undecided): (impl Iterator<Item = Result<Vec<Entry>, Fault>> + Send, u64),

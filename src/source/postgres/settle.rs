@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
-use sqlx::postgres::PgRow;
-use sqlx::types::Uuid;
-
 use super::columns::IdKind;
 use super::connection::{Link, Work, statement};
-use super::failure::{in_doubt, mark_refused, unreadable};
+use super::failure::{in_doubt, mark_refused};
 use super::fetch::PostgresReader;
-use super::identities::Identities;
+use super::identities::{Identities, identity};
 use super::mark::{self, Marking, PostgresMarker, Rows};
 use super::names::{Names, Sql};
 use super::settings::Settings;
 use super::standing::Claimed;
 use super::table::{Table, get};
-use crate::event::{EventId, Fingerprint};
 use crate::failpoint::{lacks, pass};
 use crate::fault::{Cause, Fault};
 use crate::journal::{Applied, Entry, History, Record};
@@ -132,7 +128,7 @@ impl Matching {
         let asked: Vec<i64> = entries.iter().map(|entry| entry.seq).collect();
         let mut found = (Vec::with_capacity(asked.len()), Identities::empty(self.identities, asked.len()));
         for row in work.rows(statement(&self.sql).bind(asked)).await? {
-            let (seq, id) = (get(&row, 0, "seq")?, self.id(&row)?);
+            let (seq, id) = (get(&row, 0, "seq")?, identity(&row, 1, self.identities)?);
             let entry = entries.binary_search_by_key(&seq, |entry| entry.seq).map(|at| entries[at]);
             if entry.is_ok_and(|entry| entry.fingerprint == id.fingerprint()) {
                 found.0.push(seq);
@@ -140,15 +136,5 @@ impl Matching {
             }
         }
         Ok(found)
-    }
-
-    fn id(&self, row: &PgRow) -> Result<EventId<'static>, Fault> {
-        match self.identities {
-            IdKind::Uuid => get::<Uuid>(row, 1, "id").map(EventId::Uuid),
-            IdKind::Content => {
-                let bytes = get::<Vec<u8>>(row, 1, "id")?.try_into().map_err(|_| unreadable("id"))?;
-                Ok(EventId::Text { text: "", fingerprint: Fingerprint(u64::from_be_bytes(bytes)) })
-            }
-        }
     }
 }

@@ -1,8 +1,11 @@
 //! What a verification reads: the newest applied batch, rows page by page, what the audit says was given up.
 
+use sqlx::sqlite::SqliteRow;
+
 use super::connection::{get, statement};
 use super::rows::identity;
 use super::{Sqlite, failure, standing};
+use crate::event::EventId;
 use crate::fault::Fault;
 use crate::journal::{Applied, Checksum};
 use crate::source::desk::{Discarded, Footing, ROWS_AT_ONCE, RowFacts};
@@ -48,21 +51,31 @@ impl Sqlite {
 
     /// Shows a page of rows above `after`, in order, and returns the number of the last one; nothing when there are no more.
     pub async fn rows_after(&self, after: i64, mut show: impl FnMut(RowFacts<'_>) + Send) -> Result<Option<i64>, Fault> {
+        let facts = |row: &SqliteRow, seq, id: EventId<'_>| {
+            let (topic, marked_us) = (get::<Option<_>>(row, 2, "topic")?, get(row, 5, "sent_at")?);
+            show(RowFacts { seq, fingerprint: id.fingerprint(), topic: topic.unwrap_or_default(), marked_us });
+            Ok(())
+        };
+        self.page(ROWS, after, facts).await
+    }
+
+    /// Gives each row of a page to `read`, with its number and identity: what the first five columns of `rows` tell, whose parameters are
+    /// the number to begin after and how many. Returns the number of the last one.
+    pub(super) async fn page(
+        &self,
+        rows: &str,
+        after: i64,
+        mut read: impl FnMut(&SqliteRow, i64, EventId<'_>) -> Result<(), Fault> + Send,
+    ) -> Result<Option<i64>, Fault> {
         let mut link = self.chores.link().await;
         let mut work = link.read().await?;
-        let rows = work.rows(statement(&self.names.sql(ROWS)).bind(after).bind(ROWS_AT_ONCE)).await?;
+        let rows = work.rows(statement(&self.names.sql(rows)).bind(after).bind(ROWS_AT_ONCE)).await?;
         work.commit().await?;
         let mut last = None;
         for row in &rows {
             let (seq, id) = identity(row)?;
-            let topic: Option<&str> = get(row, 2, "topic")?;
             last = Some(seq);
-            show(RowFacts {
-                seq,
-                fingerprint: id.fingerprint(),
-                topic: topic.unwrap_or_default(),
-                marked_us: get(row, 5, "sent_at")?,
-            });
+            read(row, seq, id)?;
         }
         Ok(last)
     }

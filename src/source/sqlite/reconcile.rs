@@ -2,16 +2,18 @@
 
 use std::future::Future;
 
+use sqlx::sqlite::SqliteRow;
+
 use super::Sqlite;
 use super::connection::{get, statement};
 use super::mark::Marking;
-use super::rows::identity;
 use super::settle::{END_HALT, matching};
 use super::steering::{audit_change, begin_as_seen, insert_base};
+use crate::event::EventId;
 use crate::fault::{Cause, Fault, Halt};
 use crate::journal::{Applied, Entry};
 use crate::source::Standing;
-use crate::source::desk::{ROWS_AT_ONCE, Request, UnsentRow, reconciled};
+use crate::source::desk::{Request, UnsentRow, reconciled};
 
 const UNSENT: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, \
     CAST(round((julianday(o.created_at) - 2440587.5) * 86400000) AS INTEGER) * 1000 \
@@ -20,24 +22,18 @@ const UNSENT: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, \
 impl Sqlite {
     /// Shows a page of unsent rows above `after`, in order, and returns the number of the last one; nothing when there are no more.
     pub async fn unsent_after(&self, after: i64, mut show: impl FnMut(UnsentRow<'_>) + Send) -> Result<Option<i64>, Fault> {
-        let mut link = self.chores.link().await;
-        let mut work = link.read().await?;
-        let rows = work.rows(statement(&self.names.sql(UNSENT)).bind(after).bind(ROWS_AT_ONCE)).await?;
-        work.commit().await?;
-        let mut last = None;
-        for row in &rows {
-            let (seq, id) = identity(row)?;
-            let (topic, text) = (get::<Option<&str>>(row, 2, "topic")?.unwrap_or_default(), id.to_string());
-            last = Some(seq);
-            show(UnsentRow { seq, id: &text, fingerprint: id.fingerprint(), topic, created_us: get(row, 5, "created_at")? });
-        }
-        Ok(last)
+        let unsent = |row: &SqliteRow, seq, id: EventId<'_>| {
+            let (topic, text, created_us) = (get::<Option<_>>(row, 2, "topic")?, id.to_string(), get(row, 5, "created_at")?);
+            show(UnsentRow { seq, id: &text, fingerprint: id.fingerprint(), topic: topic.unwrap_or_default(), created_us });
+            Ok(())
+        };
+        self.page(UNSENT, after, unsent).await
     }
 
     /// Marks what was found to be published, has a journal record written, takes that for the newest applied batch and ends the halt,
-    /// provided that nobody claimed or marked since `seen`. Returns the record and how many rows were marked; how many
-    /// nothing was known of goes into the audit. All of it is one
-    /// transaction as the only writer; the record comes last, so that nothing is written if a mark is refused.
+    /// provided that nobody claimed or marked since `seen`. Returns the record and how many rows were marked; how many nothing was known
+    /// of goes into the audit. All of it is one transaction as the only writer; the record comes last, so that nothing is written if a
+    /// mark is refused.
     pub async fn reconcile(
         &self,
         (found, undecided): (impl Iterator<Item = Result<Vec<Entry>, Fault>> + Send, u64),
