@@ -11,17 +11,17 @@ use crate::journal::{Applied, Checksum};
 use crate::source::desk::{Discarded, Footing, ROWS_AT_ONCE, RowFacts};
 
 const FOOTING: &str = "SELECT s.outbox, s.delivery, s.pins, a.n, a.journal_offset, a.checksum, (SELECT count(*) FROM {outbox}), f.n, \
-    CAST(round((julianday(f.applied_at) - 2440587.5) * 86400000) AS INTEGER) * 1000, \
-    CAST(round((julianday(s.created_at) - 2440587.5) * 86400000) AS INTEGER) * 1000 FROM outboxd_state s \
+    {micros f.applied_at}, \
+    {micros s.created_at} FROM outboxd_state s \
     LEFT JOIN outboxd_applied a ON a.name = s.name AND a.n = (SELECT max(n) FROM outboxd_applied WHERE name = s.name) \
     LEFT JOIN outboxd_applied f ON f.name = s.name AND f.n = (SELECT min(n) FROM outboxd_applied WHERE name = s.name) WHERE s.name = ?1";
 /// A moment that SQLite cannot read is one all the same: the row is marked.
 const ROWS: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, CASE WHEN o.sent_at IS NOT NULL THEN \
-    coalesce(CAST(round((julianday(o.sent_at) - 2440587.5) * 86400000) AS INTEGER) * 1000, 1) END \
+    coalesce({micros o.sent_at}, 1) END \
     FROM {outbox} o WHERE o.seq > ?1 ORDER BY o.seq LIMIT ?2";
 const DISCARDED: &str = "SELECT n, detail ->> 'seq', detail ->> 'id', detail ->> 'topic' FROM outboxd_audit \
     WHERE name = ?1 AND action = 'parked discard' AND n > ?2 ORDER BY n LIMIT ?3";
-const NOW: &str = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000";
+const NOW: &str = "SELECT {micros 'now'}";
 
 impl Sqlite {
     /// What has to be known before anything else is read.

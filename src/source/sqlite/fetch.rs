@@ -24,7 +24,7 @@ pub(super) const FREE: &str = "(o.topic NOT IN (SELECT topic FROM outboxd_held W
 /// The index of unsent rows gives them in order, one after the other, so that reading ends where the batch is full. Milliseconds are what
 /// SQLite reckons in; a moment that it cannot read is none.
 const ROWS: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, o.type, o.source, o.headers, \
-    CAST(round((julianday(o.created_at) - 2440587.5) * 86400000) AS INTEGER) * 1000 \
+    {micros o.created_at} \
     FROM {outbox} o WHERE o.sent_at IS NULL AND {is_free} ORDER BY o.seq LIMIT ?2";
 
 /// Fetches under one claim.

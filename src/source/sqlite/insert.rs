@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::source::desk::{Insert, Inserted};
 
 const INSERT: &str = "INSERT INTO {outbox} (id, topic, key, type, payload, headers) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-    RETURNING seq, CAST(round((julianday(created_at) - 2440587.5) * 86400000) AS INTEGER) * 1000";
+    RETURNING seq, {micros created_at}";
 
 impl Sqlite {
     /// Inserts one event.

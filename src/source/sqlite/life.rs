@@ -11,8 +11,8 @@ use crate::source::desk::{EventRow, ROWS_OF_A_KEY, Waits, Wanted};
 
 /// `?1` name, `?2` identity or key, `?3` how many.
 const ROWS: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, o.type, \
-    CAST(round((julianday(o.created_at) - 2440587.5) * 86400000) AS INTEGER) * 1000, CASE WHEN o.sent_at IS NOT NULL THEN \
-        coalesce(CAST(round((julianday(o.sent_at) - 2440587.5) * 86400000) AS INTEGER) * 1000, 1) END, \
+    {micros o.created_at}, CASE WHEN o.sent_at IS NOT NULL THEN \
+        coalesce({micros o.sent_at}, 1) END, \
     p.code, p.detail, h.code, h.detail, b.seq, b.id, b.code \
     FROM {outbox} o LEFT JOIN outboxd_parked p ON p.name = ?1 AND p.seq = o.seq AND p.id = lower(o.id) AND o.sent_at IS NULL \
     LEFT JOIN outboxd_held h ON h.name = ?1 AND h.topic = o.topic AND o.sent_at IS NULL \

@@ -17,6 +17,8 @@ pub(super) struct Names {
 
 /// The text of a moment, as every column of ours has it: fixed in length, so that later moments compare as greater.
 const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+/// A text that is a moment as microseconds since 1970, `{micros o.created_at}`: SQLite reckons in milliseconds. Null if it is none.
+const MICROS: &str = "CAST(round((julianday({moment}) - 2440587.5) * 86400000) AS INTEGER) * 1000";
 /// A key as it stands in the table of parked events, whatever its type.
 const KEY_TEXT: &str = "CASE typeof(o.key) WHEN 'blob' THEN '\\x' || lower(hex(o.key)) ELSE o.key END";
 /// Numbers and identities that are bound as JSON, `[[seq, "id"], …]`: one statement for a whole batch.
@@ -34,6 +36,9 @@ impl Names {
     }
 
     fn value(&self, placeholder: &str, more: &[(&str, &str)]) -> Option<String> {
+        if let Some(moment) = placeholder.strip_prefix("micros ") {
+            return Some(MICROS.replace("{moment}", moment));
+        }
         Some(match placeholder {
             "outbox" => quoted(&self.table),
             "pending" => quoted(&format!("{}_pending", self.table)),

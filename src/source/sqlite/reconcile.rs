@@ -16,7 +16,7 @@ use crate::source::Standing;
 use crate::source::desk::{Request, UnsentRow, reconciled};
 
 const UNSENT: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, \
-    CAST(round((julianday(o.created_at) - 2440587.5) * 86400000) AS INTEGER) * 1000 \
+    {micros o.created_at} \
     FROM {outbox} o WHERE o.seq > ?1 AND o.sent_at IS NULL ORDER BY o.seq LIMIT ?2";
 
 impl Sqlite {
