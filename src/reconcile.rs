@@ -14,14 +14,14 @@ use std::io;
 use std::path::PathBuf;
 
 use uuid::Uuid;
-use uuid::fmt::Hyphenated;
 
 use crate::config::TopicPattern;
-use crate::event::Fingerprint;
+use crate::event::{EventId, Fingerprint};
 use crate::journal::Entry;
+use crate::sink::kafka::Scanned;
 use crate::source::desk::UnsentRow;
 use crate::verify::spill::{Sorted, Sorter, number, word};
-use crate::verify::{CLOCKS_MS, Extent, Holes, Ids, Seen, Unchecked};
+use crate::verify::{CLOCKS_MS, Extent, Holes, Ids, Unchecked, event_of};
 
 #[cfg(test)]
 mod tests;
@@ -168,9 +168,10 @@ impl Searching {
     }
 
     /// Takes the next record of the partition.
-    pub fn record(&mut self, seen: &Seen<'_>) -> io::Result<()> {
+    pub fn record(&mut self, seen: &Scanned<'_>) -> io::Result<()> {
         let Some(here) = &mut self.here else { return Ok(()) };
-        let Some([fingerprint, rest]) = identity(self.ids, &self.topics[here.topic].in_table, seen) else { return Ok(()) };
+        let event = event_of(self.ids, Some(&self.topics[here.topic].in_table), seen);
+        let Some([fingerprint, rest]) = event.map(whole) else { return Ok(()) };
         here.first_ms = here.first_ms.or(seen.time_ms);
         if !self.sieve.lets_through(fingerprint, rest) {
             return Ok(());
@@ -285,15 +286,11 @@ fn of_uuid(id: Uuid) -> [u64; 2] {
     [Fingerprint::of(id).0, id.as_u64_pair().0]
 }
 
-fn identity(ids: Ids, in_table: &str, seen: &Seen<'_>) -> Option<[u64; 2]> {
-    let id = seen.id?;
-    match ids {
-        Ids::Uuid if id.len() == Hyphenated::LENGTH => Uuid::try_parse_ascii(id).ok().map(of_uuid),
-        Ids::Uuid => None,
-        Ids::Content => {
-            let text = std::str::from_utf8(id).ok()?;
-            Some([Fingerprint::of_content(text, in_table, seen.key, seen.value).0, hash(text)])
-        }
+/// What tells an event from every other one of its topic.
+fn whole(event: EventId<'_>) -> [u64; 2] {
+    match event {
+        EventId::Uuid(id) => of_uuid(id),
+        EventId::Text { text, fingerprint } => [fingerprint.0, hash(text)],
     }
 }
 

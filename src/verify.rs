@@ -32,9 +32,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::config::TopicPattern;
+use crate::event::{EventId, Fingerprint};
 use crate::journal::Applied;
+use crate::sink::kafka::Scanned;
 use crate::source::Pins;
 
 mod books;
@@ -50,7 +53,7 @@ mod tests;
 mod topics;
 
 pub use books::Books;
-pub use comparing::{Comparing, Extent, Holes, Seen};
+pub use comparing::{Comparing, Extent, Holes};
 pub use progress::{Progress, Stage};
 pub use report::{Example, JournalReport, Kind, Report, TopicReport, Unchecked};
 
@@ -105,6 +108,20 @@ pub enum Ids {
     Uuid,
     /// The event together with topic, key and payload.
     Content,
+}
+
+/// The event that a record says it is. What its id tells by itself is told together with the topic as in the table, where there is one.
+pub(crate) fn event_of<'a>(ids: Ids, in_table: Option<&str>, record: &Scanned<'a>) -> Option<EventId<'a>> {
+    let id = record.id?;
+    match ids {
+        Ids::Uuid if id.len() == Hyphenated::LENGTH => Uuid::try_parse_ascii(id).ok().map(EventId::Uuid),
+        Ids::Uuid => None,
+        Ids::Content => {
+            let text = std::str::from_utf8(id).ok()?;
+            let fingerprint = Fingerprint::of_content(text, in_table?, record.key, record.value);
+            Some(EventId::Text { text, fingerprint })
+        }
+    }
 }
 
 /// For how long marked rows stay.

@@ -10,11 +10,11 @@ use crate::fault::{EXIT_NO, Fault, Halt, HaltCode};
 use crate::identity;
 use crate::reconcile::{Finding, Searching, Unsent};
 use crate::sink::Sink;
-use crate::sink::kafka::{Bounds, KafkaSink, Lane, Scan, Scanned, Scanner};
+use crate::sink::kafka::{Bounds, KafkaSink, Lane, Scan, Scanner};
 use crate::source::any::AnySource;
 use crate::source::desk::Request;
 use crate::source::{Source, Standing};
-use crate::verify::{Extent, Holes, Ids, Seen};
+use crate::verify::{Extent, Holes, Ids};
 
 /// Halts that this leads out of.
 const OURS: [HaltCode; 2] = [HaltCode::JournalWindow, HaltCode::KafkaBehind];
@@ -121,11 +121,7 @@ fn search(scanner: &Scanner<'_>, mut searching: Searching, topics: &[String]) ->
     }
     let compacted = scanner.compacted(topics)?;
     for (number, topic) in topics.iter().enumerate() {
-        let holes = match compacted.get(topic) {
-            Some(false) => Holes::Never,
-            Some(true) => Holes::Compacted,
-            None => Holes::Untold,
-        };
+        let holes = Holes::from(compacted.get(topic).copied());
         let Some(partitions) = scanner.partitions(topic)? else {
             searching.no_topic(number);
             continue;
@@ -143,8 +139,7 @@ fn read(scanner: &Scanner<'_>, searching: &mut Searching, number: usize, lane: L
     let (mut from, mut kept) = (start, Ok(()));
     loop {
         let scan = scanner.read(lane, from, high, |record| {
-            let Scanned { offset, time_ms, id, key, value } = *record;
-            kept = searching.record(&Seen { offset, time_ms, id, key, value });
+            kept = searching.record(record);
             if kept.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         std::mem::replace(&mut kept, Ok(())).map_err(unread)?;

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::config::{Config, Delivery, Mark, Retention};
 use crate::fault::{EXIT_NO, Fault};
-use crate::sink::kafka::{Bounds, Lane, Scan, Scanned, Scanner};
+use crate::sink::kafka::{Bounds, Lane, Scan, Scanner};
 use crate::source::any::AnySource;
-use crate::verify::{Books, CLOCKS_MS, Comparing, Extent, Holes, Ids, Kept, Progress, Report, Seen, Stage, Terms};
+use crate::verify::{Books, CLOCKS_MS, Comparing, Extent, Holes, Ids, Kept, Progress, Report, Stage, Terms};
 
 /// What is to be verified.
 #[derive(Clone, Debug)]
@@ -207,11 +207,7 @@ impl Reading<'_> {
         let compacted = self.scanner.compacted(&topics)?;
         let mut plans = Vec::new();
         for (number, topic) in topics.iter().enumerate() {
-            let holes = match compacted.get(topic) {
-                Some(false) => Holes::Never,
-                Some(true) => Holes::Compacted,
-                None => Holes::Untold,
-            };
+            let holes = Holes::from(compacted.get(topic).copied());
             for partition in 0..self.scanner.partitions(topic)?.unwrap_or(0) {
                 let span = self.span(&books, number, Lane { topic, partition }, ends)?;
                 plans.push(Plan { number, partition, holes, span });
@@ -258,7 +254,7 @@ impl Reading<'_> {
                 if count % STEP == 0 {
                     self.progress.add(STEP);
                 }
-                kept = comparing.record(&seen(record));
+                kept = comparing.record(record);
                 if kept.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             match scan {
@@ -291,9 +287,4 @@ impl Plan {
     fn length(&self) -> u64 {
         u64::try_from(self.span.1 - self.span.0).unwrap_or(0)
     }
-}
-
-fn seen<'a>(record: &Scanned<'a>) -> Seen<'a> {
-    let Scanned { offset, time_ms, id, key, value } = *record;
-    Seen { offset, time_ms, id, key, value }
 }

@@ -25,10 +25,10 @@ fn unsent(ids: Ids, rows: &[Event]) -> Unsent {
     for Event { seq, id, topic, created_ms } in rows {
         let (id, created_us) = (id.to_string(), Some(created_ms * 1_000));
         let fingerprint = match ids {
-            Ids::Uuid => Fingerprint::of(Uuid::parse_str(&id).unwrap()),
+            Ids::Uuid => Fingerprint::of(Uuid::parse_str(&id).expect("a uuid")),
             Ids::Content => Fingerprint::of_content(&id, topic, Some(b"k"), Some(b"{}")),
         };
-        unsent.row(&UnsentRow { seq: *seq, id: &id, fingerprint, topic, created_us }).unwrap();
+        unsent.row(&UnsentRow { seq: *seq, id: &id, fingerprint, topic, created_us }).expect("kept");
     }
     unsent
 }
@@ -37,8 +37,8 @@ fn unsent(ids: Ids, rows: &[Event]) -> Unsent {
 fn partition(searching: &mut Searching, topic: usize, extent: Extent, records: &[(i64, i64, &str)]) {
     searching.begin(topic, 0, extent);
     for &(offset, time_ms, id) in records {
-        let seen = Seen { offset, time_ms: Some(time_ms), id: Some(id.as_bytes()), key: Some(b"k"), value: Some(b"{}") };
-        searching.record(&seen).unwrap();
+        let seen = Scanned { offset, time_ms: Some(time_ms), id: Some(id.as_bytes()), key: Some(b"k"), value: Some(b"{}") };
+        searching.record(&seen).expect("kept");
     }
     searching.end();
 }
@@ -48,7 +48,7 @@ fn whole() -> Extent {
 }
 
 fn seqs(finding: Finding) -> Vec<i64> {
-    finding.flat_map(|entries| entries.unwrap()).map(|entry| entry.seq).collect()
+    finding.flat_map(|entries| entries.expect("read")).map(|entry| entry.seq).collect()
 }
 
 #[test]
@@ -60,10 +60,10 @@ fn what_lies_in_its_topic_is_found_with_its_place_and_nothing_else_is() {
         let mut searching = unsent.search();
         let (two, stranger) = (rows[1].id.to_string(), Uuid::from_u128(77).to_string());
         partition(&mut searching, 0, whole(), &[(4, START_MS, &stranger), (5, START_MS, &two), (6, START_MS, "no identity")]);
-        let finding = searching.finish().unwrap();
+        let finding = searching.finish().expect("compared");
         let topic = finding.topics()[0].clone();
         assert_eq!((topic.rows, topic.found, topic.unpublished, finding.undecided()), (3, 1, 2, 0));
-        let found: Vec<Entry> = finding.flat_map(|entries| entries.unwrap()).collect();
+        let found: Vec<Entry> = finding.flat_map(|entries| entries.expect("read")).collect();
         assert_eq!(found.iter().map(|entry| (entry.seq, entry.partition, entry.offset)).collect::<Vec<_>>(), [(2, 0, 5)]);
     }
 }
@@ -76,7 +76,7 @@ fn another_event_with_the_same_fingerprint_is_another_event() {
     assert_eq!(Fingerprint::of(row.id), Fingerprint::of(other));
     let mut searching = unsent(Ids::Uuid, &[row]).search();
     partition(&mut searching, 0, whole(), &[(0, START_MS, &other.to_string())]);
-    let finding = searching.finish().unwrap();
+    let finding = searching.finish().expect("compared");
     assert_eq!((finding.published(), finding.topics()[0].unpublished), (0, 1));
 }
 
@@ -87,7 +87,7 @@ fn an_event_of_another_topic_is_not_this_one() {
     let one = rows[0].id.to_string();
     partition(&mut searching, 0, whole(), &[]);
     partition(&mut searching, 1, whole(), &[(0, START_MS, &one)]);
-    let finding = searching.finish().unwrap();
+    let finding = searching.finish().expect("compared");
     assert_eq!(finding.topics().iter().map(|topic| (topic.found, topic.unpublished)).collect::<Vec<_>>(), [(0, 1), (0, 1)]);
 }
 
@@ -96,7 +96,7 @@ fn undecided(search: impl FnOnce(&mut Searching)) -> Vec<(Unchecked, u64)> {
     let rows = [Event { created_ms: START_MS - 3_600_000, ..event(1) }, Event { created_ms: START_MS + 3_600_000, ..event(2) }];
     let mut searching = unsent(Ids::Uuid, &rows).search();
     search(&mut searching);
-    let finding = searching.finish().unwrap();
+    let finding = searching.finish().expect("compared");
     let topic = &finding.topics()[0];
     assert_eq!((topic.found, topic.unpublished + finding.undecided()), (0, 2), "{}", finding.text());
     topic.undecided.clone().into_iter().collect()
@@ -138,7 +138,7 @@ fn a_record_without_identity_does_not_tell_how_far_the_topic_goes_back() {
 fn a_person_is_told_what_is_not_known() {
     let mut searching = unsent(Ids::Uuid, &[event(1), event(2)]).search();
     partition(&mut searching, 0, Extent { start: 0, holes: Holes::Compacted }, &[(0, START_MS, &event(2).id.to_string())]);
-    let text = searching.finish().unwrap().text();
+    let text = searching.finish().expect("compared").text();
     let expected =
         "pre.a: 2 unsent rows; 1 of them lie in the topic, 0 were not published\n  1 undecided: the topic is compacted\n";
     assert_eq!(text, expected);
@@ -157,6 +157,6 @@ proptest! {
         partition(&mut searching, 0, whole(), &records);
         partition(&mut searching, 0, whole(), &records[..records.len() / 3]);
         let expected: Vec<i64> = published.into_iter().filter(|seq| *seq < rows).collect();
-        prop_assert_eq!(seqs(searching.finish().unwrap()), expected);
+        prop_assert_eq!(seqs(searching.finish().expect("compared")), expected);
     }
 }

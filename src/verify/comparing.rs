@@ -4,17 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 
-use uuid::Uuid;
-use uuid::fmt::Hyphenated;
-
 use super::books::{Books, EntryItem, Named, PlaceItem};
 use super::chain::Chain;
 use super::report::{Example, Kind, Report, Unchecked};
 use super::spill::{Sorted, Sorter, number, word};
 use super::topics::Topics;
-use super::{Ids, Terms, judging, lane, of_lane};
-use crate::event::Fingerprint;
-use crate::sink::kafka::partition_of_key;
+use super::{Terms, event_of, judging, lane, of_lane};
+use crate::event::{EventId, Fingerprint};
+use crate::sink::kafka::{Scanned, partition_of_key};
 
 /// Batches that are remembered as "some of it is there": 32 MiB.
 const MOST_BATCHES: u64 = 1 << 28;
@@ -39,19 +36,15 @@ pub enum Holes {
     Untold,
 }
 
-/// A committed record.
-#[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
-    /// Its offset.
-    pub offset: i64,
-    /// Its timestamp in milliseconds since 1970.
-    pub time_ms: Option<i64>,
-    /// Its header `id`.
-    pub id: Option<&'a [u8]>,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its value.
-    pub value: Option<&'a [u8]>,
+impl From<Option<bool>> for Holes {
+    /// From what the cluster says of a topic: whether it is compacted.
+    fn from(compacted: Option<bool>) -> Self {
+        match compacted {
+            Some(false) => Self::Never,
+            Some(true) => Self::Compacted,
+            None => Self::Untold,
+        }
+    }
 }
 
 /// Topic, fingerprint, offset, partition and flags.
@@ -162,7 +155,7 @@ impl Comparing {
     }
 
     /// Takes the next record of the partition, in order of offsets.
-    pub fn record(&mut self, seen: &Seen<'_>) -> io::Result<()> {
+    pub fn record(&mut self, seen: &Scanned<'_>) -> io::Result<()> {
         let Some(mut here) = self.here.take() else { return Ok(()) };
         let taken = self.take(&mut here, seen);
         self.here = Some(here);
@@ -196,7 +189,7 @@ impl Comparing {
         Ok(())
     }
 
-    fn take(&mut self, here: &mut Here, seen: &Seen<'_>) -> io::Result<()> {
+    fn take(&mut self, here: &mut Here, seen: &Scanned<'_>) -> io::Result<()> {
         let of_here = lane(here.topic, here.partition);
         self.topics.report(here.topic).records += 1;
         if std::mem::take(&mut here.is_empty) && here.extent.start > 0 {
@@ -224,23 +217,15 @@ impl Comparing {
     }
 
     /// Whether the journal must name what lies here, if it is ours.
-    fn coverage(&self, lane: u64, seen: &Seen<'_>) -> u64 {
+    fn coverage(&self, lane: u64, seen: &Scanned<'_>) -> u64 {
         let by_place = self.named.get(&lane).is_some_and(|named| named.covers(seen.offset));
         let is_covered = by_place || seen.time_ms.is_some_and(|time_ms| self.chain.is_after_beginning(time_ms));
         if self.terms.journalled && is_covered { COVERED } else { 0 }
     }
 
     /// The event that the record says it is.
-    fn fingerprint(&self, topic: u32, seen: &Seen<'_>) -> Option<Fingerprint> {
-        let id = seen.id?;
-        match self.terms.ids {
-            Ids::Uuid if id.len() == Hyphenated::LENGTH => Uuid::try_parse_ascii(id).ok().map(Fingerprint::of),
-            Ids::Uuid => None,
-            Ids::Content => {
-                let text = std::str::from_utf8(id).ok()?;
-                Some(Fingerprint::of_content(text, self.topics.in_table(topic)?, seen.key, seen.value))
-            }
-        }
+    fn fingerprint(&self, topic: u32, seen: &Scanned<'_>) -> Option<Fingerprint> {
+        event_of(self.terms.ids, self.topics.in_table(topic), seen).map(EventId::fingerprint)
     }
 
     /// A record that no event can be.
@@ -256,7 +241,7 @@ impl Comparing {
     }
 
     /// The journal names this place, and a record lies there.
-    fn present(&mut self, here: &mut Here, place: PlaceItem, found: Option<Fingerprint>, seen: &Seen<'_>) -> io::Result<u64> {
+    fn present(&mut self, here: &mut Here, place: PlaceItem, found: Option<Fingerprint>, seen: &Scanned<'_>) -> io::Result<u64> {
         let [_, _, seq, fingerprint, n] = place;
         let example = |why| Example::new(why).at(here.partition, seen.offset).of_row(number(seq)).of_batch(n);
         if found != Some(Fingerprint(fingerprint)) {

@@ -173,24 +173,24 @@ mod tests {
     use super::*;
 
     fn all(mut sorted: Sorted<2>) -> Vec<Item<2>> {
-        std::iter::from_fn(|| sorted.next().unwrap()).collect()
+        std::iter::from_fn(|| sorted.next().expect("it is there")).collect()
     }
 
     #[test]
     fn what_does_not_fit_comes_back_in_order_and_leaves_no_file() {
         let folder = std::env::temp_dir().join(format!("outboxd-spill-{}", fastrand::u64(..)));
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir(&folder).expect("it is there");
         let mut random = fastrand::Rng::with_seed(7);
         let items: Vec<Item<2>> = (0..10_000).map(|_| [random.u64(..50), random.u64(..)]).collect();
         for kept in [1_000_000, 777, 64] {
             let mut sorter = Sorter::keeping(folder.clone(), kept);
-            items.iter().for_each(|item| sorter.push(*item).unwrap());
+            items.iter().for_each(|item| sorter.push(*item).expect("it is there"));
             let mut expected = items.clone();
             expected.sort_unstable();
-            assert_eq!(all(sorter.sorted().unwrap()), expected, "{kept} in memory");
+            assert_eq!(all(sorter.sorted().expect("it is there")), expected, "{kept} in memory");
         }
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-        std::fs::remove_dir(&folder).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).expect("it is there").count(), 0);
+        std::fs::remove_dir(&folder).expect("it is there");
     }
 
     #[test]

@@ -53,7 +53,7 @@ proptest! {
     fn bytes_of_any_kind_in_the_journal_are_told_and_never_believed(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut world = World::random(1);
         world.strange_journal_record = Some(bytes);
-        prop_assert_eq!(world.report().journal.unwrap().broken, 1);
+        prop_assert_eq!(world.report().journal.expect("it is there").broken, 1);
     }
 }
 
@@ -76,7 +76,7 @@ fn a_journal_that_lacks_a_batch_is_broken() {
     let lacking = world.batches.len() / 2;
     world.batches.remove(lacking);
     let report = world.report();
-    assert_eq!(report.journal.as_ref().unwrap().broken, 1, "{}", report.text());
+    assert_eq!(report.journal.as_ref().expect("it is there").broken, 1, "{}", report.text());
     assert!(report.count(Kind::Torn) > 0, "its events are there without it: {}", report.text());
 }
 
@@ -85,7 +85,7 @@ fn a_journal_without_the_newest_applied_batch_is_broken() {
     let broken = |change: &dyn Fn(&mut World)| {
         let mut world = World::small();
         change(&mut world);
-        world.report().journal.unwrap().examples
+        world.report().journal.expect("it is there").examples
     };
     assert_eq!(broken(&|_| ()), [""; 0]);
     let ahead = broken(&|world| world.applied += 5);
@@ -104,7 +104,7 @@ fn a_journal_that_a_person_began_anew_is_believed_from_there_on() {
     let mut world = World::small();
     world.adopt_after_losing_a_batch();
     let report = world.report();
-    let journal = report.journal.as_ref().unwrap();
+    let journal = report.journal.as_ref().expect("it is there");
     assert_eq!((journal.adopted, journal.broken), (1, 0), "{}", report.text());
     assert_clean(&report);
     assert_eq!(report.count(Kind::Foreign), 0, "what the journal lost is ours all the same");
@@ -115,7 +115,7 @@ fn what_the_topic_let_go_of_is_not_checkable() {
     let mut world = World::small();
     let lane = world.lane_of_event(0);
     let first = world.records[&lane][0].offset;
-    world.records.get_mut(&lane).unwrap().remove(0);
+    world.records.get_mut(&lane).expect("it is there").remove(0);
     world.start.insert(lane.clone(), first + 1);
     let report = world.report();
     assert_clean(&report);
@@ -138,7 +138,7 @@ fn what_lies_behind_an_open_transaction_is_not_checkable() {
         let mut world = World::small();
         world.journalled = journalled;
         let lane = world.lane_of_event(0);
-        let last = world.records[&lane].last().unwrap().offset;
+        let last = world.records[&lane].last().expect("it is there").offset;
         world.stops.insert(lane, last);
         let report = world.report();
         assert_clean(&report);
@@ -163,7 +163,7 @@ fn a_journal_that_is_trimmed_while_rows_are_read_is_not_broken() {
     world.rows.iter_mut().filter(|row| second.entries.iter().any(|entry| entry.0 == row.event)).for_each(|row| row.marked = false);
     (world.applied, world.applied_by_now) = (1, Some(2));
     world.batches.remove(0);
-    assert_eq!(world.report().journal.unwrap().examples, [""; 0]);
+    assert_eq!(world.report().journal.expect("it is there").examples, [""; 0]);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_topic_that_is_gone_is_not_checkable() {
 fn what_went_to_an_earlier_topic_of_the_name_is_not_checkable() {
     let mut world = World::small();
     world.records.values_mut().for_each(Vec::clear);
-    let last = world.batches.last().unwrap().n;
+    let last = world.batches.last().expect("it is there").n;
     world.pins.values_mut().for_each(|pin| pin.since = last);
     let report = world.report();
     assert_clean(&report);
@@ -209,7 +209,7 @@ fn rows_from_before_the_journal_are_not_held_against_it() {
     assert_clean(&report);
     assert_eq!(unchecked(&report), [], "their records are there");
     let lane = world.lane_of_event(0);
-    world.records.get_mut(&lane).unwrap().remove(0);
+    world.records.get_mut(&lane).expect("it is there").remove(0);
     let report = world.report();
     assert_clean(&report);
     assert_eq!(unchecked(&report), [(Unchecked::Forgotten, 1)], "{}", report.text());
@@ -220,7 +220,7 @@ fn what_a_former_relay_has_marked_and_published_is_its_own_affair() {
     let mut world = World::small();
     for has_record in [true, false] {
         let event = world.insert("b", Some("former"));
-        let row = world.rows.iter_mut().find(|row| row.event == event).unwrap();
+        let row = world.rows.iter_mut().find(|row| row.event == event).expect("it is there");
         (row.marked, row.at_ms) = (true, Some(world::START_MS - 1));
         if has_record {
             let lane = world.lane_of_event(event);
@@ -274,12 +274,12 @@ fn without_a_journal_only_loss_can_be_told() {
     let report = world.report();
     assert_clean(&report);
     assert_eq!(report.topics.iter().map(|topic| topic.published).sum::<u64>(), world.published());
-    let (_, _, duplicate) = PLANTS.iter().find(|(name, ..)| *name == "a record twice").unwrap();
+    let (_, _, duplicate) = PLANTS.iter().find(|(name, ..)| *name == "a record twice").expect("it is there");
     duplicate(&mut world);
     let report = world.report();
     assert_eq!((report.breaches(), report.count(Kind::Duplicated)), (0, 1), "that is what the mode is like");
     let lane = world.lane_of_event(0);
-    world.records.get_mut(&lane).unwrap().retain(|record| record.event != Some(0));
+    world.records.get_mut(&lane).expect("it is there").retain(|record| record.event != Some(0));
     assert_eq!(breaches(&world.report()), [(Kind::Lost, 1)]);
 }
 
@@ -291,7 +291,7 @@ fn identities_that_are_no_uuid_rest_on_what_the_event_says() {
     assert_clean(&report);
     assert_eq!(report.topics.iter().map(|topic| topic.published).sum::<u64>(), world.published());
     let lane = world.lane_of_event(0);
-    world.records.get_mut(&lane).unwrap()[0].value = b"another".to_vec();
+    world.records.get_mut(&lane).expect("it is there")[0].value = b"another".to_vec();
     assert_eq!(breaches(&world.report()), [(Kind::Torn, 1)]);
 }
 
@@ -308,7 +308,7 @@ fn one_topic_alone_can_be_asked_for() {
 #[test]
 fn the_report_tells_places_and_counts() {
     let mut world = World::small();
-    let (_, _, duplicate) = PLANTS.iter().find(|(name, ..)| *name == "a record twice").unwrap();
+    let (_, _, duplicate) = PLANTS.iter().find(|(name, ..)| *name == "a record twice").expect("it is there");
     duplicate(&mut world);
     let report = world.report();
     let text = report.text();
@@ -316,7 +316,8 @@ fn the_report_tells_places_and_counts() {
     let place = format!("pre.a-{}@", world.lane_of_event(0).1);
     assert!(text.contains(&format!("  DUPLICATED                 1\n    {place}")), "{text}");
     let json = report.json("shop");
-    let found = json["topics"].as_array().unwrap().iter().find_map(|topic| topic["found"].get(0)).unwrap();
+    let found =
+        json["topics"].as_array().expect("it is there").iter().find_map(|topic| topic["found"].get(0)).expect("it is there");
     assert_eq!((&found["kind"], &found["count"], &found["is_breach"]), (&"duplicated".into(), &1.into(), &true.into()));
-    assert!(found["examples"][0]["place"].as_str().unwrap().starts_with(&place), "{json}");
+    assert!(found["examples"][0]["place"].as_str().expect("it is there").starts_with(&place), "{json}");
 }

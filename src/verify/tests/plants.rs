@@ -35,8 +35,8 @@ fn some_batch(world: &mut World) -> Batch {
 
 fn take_away(world: &mut World, event: usize) -> Stored {
     let lane = world.lane_of_event(event);
-    let records = world.records.get_mut(&lane).unwrap();
-    let at = records.iter().position(|record| record.event == Some(event)).unwrap();
+    let records = world.records.get_mut(&lane).expect("it is there");
+    let at = records.iter().position(|record| record.event == Some(event)).expect("it is there");
     records.remove(at)
 }
 
@@ -44,7 +44,7 @@ fn take_away(world: &mut World, event: usize) -> Stored {
 fn publish_marked(world: &mut World, count: usize) -> usize {
     let events: Vec<usize> = (0..count).map(|_| world.insert("a", Some("k"))).collect();
     world.publish(events.clone());
-    let n = world.batches.last().unwrap().n;
+    let n = world.batches.last().expect("it is there").n;
     // what is underway stays so: only the new rows count as marked, of a batch above the applied one
     assert!(n > world.applied);
     world.rows.iter_mut().filter(|row| events.contains(&row.event)).for_each(|row| row.marked = true);
@@ -82,12 +82,12 @@ fn repeat_it_elsewhere(world: &mut World) {
 /// The journal says the same as the topic: only the numbers tell.
 fn swap_two_of_a_key(world: &mut World) {
     let first = publish_marked(world, 2);
-    let batch = world.batches.last_mut().unwrap();
+    let batch = world.batches.last_mut().expect("it is there");
     let (one, two) = (batch.entries[0].2, batch.entries[1].2);
     (batch.entries[0].2, batch.entries[1].2) = (two, one);
     let lane = batch.entries[0].1.clone();
-    let records = world.records.get_mut(&lane).unwrap();
-    let at = records.iter().position(|record| record.event == Some(first)).unwrap();
+    let records = world.records.get_mut(&lane).expect("it is there");
+    let at = records.iter().position(|record| record.event == Some(first)).expect("it is there");
     records.swap(at, at + 1);
     let offset = records[at].offset;
     records[at].offset = records[at + 1].offset;
@@ -101,14 +101,20 @@ fn leave_the_partition(world: &mut World) {
     let other = (topic, (partition + 1) % PARTITIONS);
     let offset = world.store(&other, event);
     assert_eq!(record.event, Some(event));
-    let entry = &mut world.batches.last_mut().unwrap().entries[0];
+    let entry = &mut world.batches.last_mut().expect("it is there").entries[0];
     (entry.1, entry.2) = (other, offset);
 }
 
 fn replace_a_record(world: &mut World) {
     let event = some_batch(world).entries[0].0;
     let lane = world.lane_of_event(event);
-    let record = world.records.get_mut(&lane).unwrap().iter_mut().find(|record| record.event == Some(event)).unwrap();
+    let record = world
+        .records
+        .get_mut(&lane)
+        .expect("it is there")
+        .iter_mut()
+        .find(|record| record.event == Some(event))
+        .expect("it is there");
     record.id = Some(Uuid::from_u128(4_711).to_string());
 }
 

@@ -8,9 +8,9 @@ use uuid::Uuid;
 use crate::config::TopicPattern;
 use crate::event::Fingerprint;
 use crate::journal::{Applied, Checksum, DatabaseIdentity, Entry, Owner, Record, Writer};
-use crate::sink::kafka::partition_of_key;
+use crate::sink::kafka::{Scanned, partition_of_key};
 use crate::source::{Pin, Pins};
-use crate::verify::{Books, Extent, Holes, Ids, Kept, Report, Seen, Terms};
+use crate::verify::{Books, Extent, Holes, Ids, Kept, Report, Terms};
 
 /// When the first batch was written, in milliseconds since 1970.
 pub(super) const START_MS: i64 = 1_800_000_000_000;
@@ -206,7 +206,7 @@ impl World {
         let Event { id, key, .. } = self.events[event].clone();
         let value = format!("value {event}").into_bytes();
         let stored = Stored { offset, event: Some(event), id: Some(id.to_string()), key, value };
-        self.records.get_mut(lane).unwrap().push(stored);
+        self.records.get_mut(lane).expect("it is there").push(stored);
         offset
     }
 
@@ -230,7 +230,7 @@ impl World {
 
     /// An event whose transaction ended so late that one with a higher number was published before.
     pub(super) fn publish_late(&mut self) {
-        let last = self.batches.last().unwrap().clone();
+        let last = self.batches.last().expect("it is there").clone();
         let Some((event, ..)) = last.entries.iter().rev().find(|(event, ..)| self.events[*event].key.is_some()) else { return };
         let Event { seq, topic, key, .. } = self.events[*event].clone();
         if self.events.iter().any(|event| event.seq == seq - 1) {
@@ -251,7 +251,7 @@ impl World {
         let id = with_id.then(|| Uuid::from_u128(self.random.u128(..)).to_string());
         let stored = Stored { offset: *next, event: None, id, key: Some("k".into()), value: b"theirs".to_vec() };
         *next += 1;
-        self.records.get_mut(&lane).unwrap().push(stored);
+        self.records.get_mut(&lane).expect("it is there").push(stored);
     }
 
     /// Offsets that nobody sees.
@@ -266,11 +266,11 @@ impl World {
 
     /// The journal loses its second batch, and a person goes on from what is left.
     pub(super) fn adopt_after_losing_a_batch(&mut self) {
-        let lost = self.batches.pop().unwrap();
+        let lost = self.batches.pop().expect("it is there");
         let (n, time_ms) = (lost.n + 1, lost.time_ms + 10);
         self.batches.push(Batch { n, time_ms, entries: Vec::new(), adopts: true });
         self.applied = n;
-        let event = self.rows.iter().find(|row| !row.marked).unwrap().event;
+        let event = self.rows.iter().find(|row| !row.marked).expect("it is there").event;
         self.publish(vec![event]);
     }
 
@@ -325,7 +325,7 @@ impl World {
             let entry = |(event, lane, offset): &(usize, Lane, i64)| Entry {
                 seq: self.events[*event].seq,
                 fingerprint: self.fingerprint(*event),
-                topic: topics.iter().position(|topic| *topic == format!("pre.{}", lane.0)).unwrap() as u32,
+                topic: topics.iter().position(|topic| *topic == format!("pre.{}", lane.0)).expect("it is there") as u32,
                 partition: lane.1,
                 offset: *offset,
             };
@@ -400,7 +400,7 @@ impl World {
                 let visible = start..stop.unwrap_or(i64::MAX);
                 for record in stored.iter().filter(|record| visible.contains(&record.offset)) {
                     let time_ms = Some(record.event.map_or(START_MS, |event| self.time_of(event)));
-                    comparing.record(&Seen {
+                    comparing.record(&Scanned {
                         offset: record.offset,
                         time_ms,
                         id: record.id.as_deref().map(str::as_bytes),
