@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -32,6 +32,16 @@ impl Manager {
     }
 }
 
+/// A relay that does not outlive a test that fails.
+struct Relay(Child);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_service_manager_is_told_ready_alive_and_stopping() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("notify-{}", std::process::id()));
@@ -42,16 +52,16 @@ fn a_service_manager_is_told_ready_alive_and_stopping() {
     command.env_clear().env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "600000").env("OUTBOXD_CONFIG", "/dev/null");
     command.args(["run", "--set", "outbox.name=shop", "--set", "http.listen=off", "--set", "kafka.brokers=127.0.0.1:1"]);
     command.args(["--set", "database.url=postgres://outboxd@127.0.0.1:1/shop"]);
-    let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut relay = Relay(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     assert_eq!(manager.until("READY=1"), Vec::<String>::new(), "ready comes first");
     manager.until("STATUS=standby; the database has not answered");
     let begun = Instant::now();
     (0..10).for_each(|_| drop(manager.until("WATCHDOG=1")));
     assert!(begun.elapsed() < Duration::from_secs(6), "ten signs of life within ten times the watchdog: {:?}", begun.elapsed());
-    assert!(child.try_wait().unwrap().is_none(), "an outage at the start is waited out");
+    assert!(relay.0.try_wait().unwrap().is_none(), "an outage at the start is waited out");
     // SAFETY: plain system call on a child that was not waited for yet.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    assert_eq!(unsafe { libc::kill(relay.0.id() as i32, libc::SIGTERM) }, 0);
     manager.until("STOPPING=1");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(relay.0.wait().unwrap().code(), Some(0));
     let _ = std::fs::remove_file(&path);
 }
