@@ -39,7 +39,7 @@ pub use origin::Origin;
 pub use secret::Secret;
 pub use show::{Setting, json, text};
 pub use url::{Address, DatabaseUrl, Host};
-pub use value::{Bytes, Listen, Retention, Shown};
+pub use value::{Bytes, Listen, Retention, Shown, duration_text};
 pub use words::{DatabaseTls, Delivery, LogFormat, LogLevel, Mark, OnPoison, Order, SaslMechanism, Security};
 
 use draft::Draft;

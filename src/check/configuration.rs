@@ -1,7 +1,7 @@
 //! What follows from the configuration alone.
 
 use super::{Finding, Kind, Name};
-use crate::config::{Column, Config, DatabaseTls, Delivery, Host, Mark, OnPoison, Order, Retention};
+use crate::config::{Column, Config, DatabaseTls, Delivery, Host, Mark, OnPoison, Order, Retention, duration_text};
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let held = Finding::ok(Name::Configuration, format!("it holds together; the outbox is {}", config.outbox.name));
@@ -43,13 +43,13 @@ fn retention(config: &Config) -> Finding {
         (Mark::Delete, _) => Finding::ok(Name::Retention, "rows are deleted when they are published, and nothing else is"),
         (Mark::Row, Retention::Forever) => Finding::ok(Name::Retention, "forever: rows stay after they were sent"),
         (Mark::Row, Retention::For(age)) if columns.are_standard() => {
-            Finding::ok(Name::Retention, format!("rows go {} after they were sent", humantime::format_duration(age)))
+            Finding::ok(Name::Retention, format!("rows go {} after they were sent", duration_text(age)))
         }
         (Mark::Row, Retention::For(age)) => Finding::warning(
             Name::Retention,
             format!(
                 "every row whose {sent_at} is older than {} is deleted, also those that outboxd never published",
-                humantime::format_duration(age)
+                duration_text(age)
             ),
             "Write outbox.retention = \"forever\" unless the history of this table may go",
         ),

@@ -168,11 +168,7 @@ fn growth(config: &Config, activity: Option<&Activity>) -> Finding {
     let a_day = rate * DAY_SECONDS * BYTES_AN_EVENT;
     let kept = a_day * config.kafka.journal_retention.as_secs_f64() / DAY_SECONDS;
     let from = if measured.is_some() { "the table's rate so far" } else { "an example" };
-    let found = format!(
-        "at {rate:.1} events a second ({from}) about {} a day, of which {} are kept",
-        shown_bytes(a_day),
-        shown_bytes(kept)
-    );
+    let found = format!("at {rate:.1} events a second ({from}) about {} a day; {} are kept", shown_bytes(a_day), shown_bytes(kept));
     Finding::ok(Name::JournalGrowth, found)
 }
 

@@ -304,8 +304,8 @@ fn measure<'a>(raw: &'a Raw, wanted: &str, units: [&str; 2]) -> Result<&'a str, 
     raw.text()
 }
 
-/// A duration in the largest unit that gives a whole number; days from two on.
-fn duration_text(time: Duration) -> String {
+/// A duration as a person would write it into the configuration: in the largest unit that gives a whole number; days from two on.
+pub fn duration_text(time: Duration) -> String {
     const HOUR: u128 = 3_600_000_000_000;
     let nanoseconds = time.as_nanos();
     if nanoseconds == 0 {

@@ -6,7 +6,7 @@ use super::names::Names;
 use super::settings::Settings;
 use super::table::{self, Table};
 use super::{Postgres, migration};
-use crate::config::{Column, Mark};
+use crate::config::{Column, Mark, duration_text};
 use crate::fault::Fault;
 use crate::source::desk::Advice;
 
@@ -34,7 +34,7 @@ fn form(names: &Names, table: &Table) -> Option<Advice> {
     let why = format!(
         "{} is read in full form, which cannot overlap with publishing: only numbers of a column GENERATED ALWAYS AS IDENTITY, \
          increment 1, cache 1, in a table that nothing inherits from or replicates into, tell by themselves what is still missing; \
-         {seq} is none",
+         {seq} is not such a column",
         names.shown()
     );
     (!table.allows_cursor).then_some(Advice { why, sql: None })
@@ -51,7 +51,7 @@ fn history(names: &Names, settings: &Settings) -> Option<Advice> {
         Some(age) => format!(
             "rows of {table} whose {sent_at} is older than {} are deleted, also those that outboxd never published; \
              outbox.retention = \"forever\" keeps them",
-            humantime::format_duration(age)
+            duration_text(age)
         ),
         None => format!(
             "rows of {table} stay after they were sent; with outbox.retention outboxd deletes those whose {sent_at} is older, also \
