@@ -112,6 +112,12 @@ fn lintian_finds_no_error_in_the_package() {
         run(Command::new("lintian").args(["--fail-on", "error", "--tag-display-limit", "0"]).args(as_root).arg(package))
     };
     lintian(&PACKAGE).content();
+    // what the administrator says in policy-rc.d is asked only by this way to the service manager
+    for script in ["postinst", "prerm", "postrm"] {
+        let text = std::fs::read_to_string(repository(&format!("packaging/debian/{script}"))).unwrap();
+        let direct = text.lines().filter(|line| line.trim_start().starts_with("systemctl") && !line.contains("daemon-reload"));
+        assert_eq!(direct.collect::<Vec<_>>(), Vec::<&str>::new(), "{script} goes round deb-systemd-invoke");
+    }
     let broken = scratch("package-broken");
     let tree = broken.join("tree");
     run(Command::new("dpkg-deb").arg("--raw-extract").args([PACKAGE.as_path(), &tree])).content();
@@ -120,6 +126,16 @@ fn lintian_finds_no_error_in_the_package() {
     run(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).args([&tree, &package])).content();
     assert!(!lintian(&package).content, "the look at it finds nothing");
     std::fs::remove_dir_all(broken).unwrap();
+}
+
+/// The pages say that it runs wherever these are; what a build with `full` adds is linked statically.
+#[test]
+fn the_binary_needs_the_c_library_and_nothing_else() {
+    let said = run(Command::new("readelf").args(["--dynamic", "--wide", env!("CARGO_BIN_EXE_outboxd")])).content();
+    let needed: Vec<&str> = said.lines().filter_map(|line| line.split("Shared library: [").nth(1)?.strip_suffix(']')).collect();
+    assert!(needed.contains(&"libc.so.6"), "{said}");
+    let known = |name: &&str| ["libc.so", "libm.so", "libgcc_s.so", "ld-linux"].iter().any(|own| name.starts_with(own));
+    assert_eq!(needed.iter().filter(|name| !known(name)).collect::<Vec<_>>(), Vec::<&&str>::new());
 }
 
 fn is_root() -> bool {
