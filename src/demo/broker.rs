@@ -1,7 +1,8 @@
 //! The broker inside the demo: librdkafka's mock cluster on a port of the loopback interface. kcat and other clients built on librdkafka
-//! can read from it. Java's cannot: its answer to their first question, for a version of it that it does not know, makes them wait for
-//! twenty minutes (seen with Kafka 4.3). It keeps records in memory (the newest 5 MiB of a partition), knows no isolation and fences
-//! nobody: what a relay promises with it is at_least_once. The demo is its only place in outboxd.
+//! can read from it. Java's cannot: they ask for its versions in a version that it does not know, its refusal is not in the form of
+//! version 0, as they expect (KIP-511), and what they read out of it is to wait for 1,179,648 ms (seen with Kafka 4.3). It keeps records
+//! in memory (the newest 5 MiB of a partition), knows no isolation and fences nobody: what a relay promises with it is at_least_once. The
+//! demo is its only place in outboxd.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};

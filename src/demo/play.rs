@@ -64,6 +64,7 @@ fn introduce(screen: &mut Screen, broker: &Broker) {
     screen.say(&format!("A shop writes orders, the relay publishes to topic {TOPIC}, a reader reads back."));
     screen.say("Other clients on this machine can read along, if they are built on librdkafka:\n");
     screen.say(&format!("  {}\n", broker.kcat()));
+    screen.say("Java's cannot: they misread this broker's answer to their first question.");
     screen.say("The broker inside knows no transactions, so the relay runs at_least_once here.\n");
 }
 

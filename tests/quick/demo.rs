@@ -151,6 +151,7 @@ impl Demo {
     /// Where its broker listens, as it says.
     fn address(&mut self) -> String {
         let command = self.says("kcat -C -b 127.0.0.1:");
+        self.says("Java's cannot");
         command.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap().to_owned()
     }
 
