@@ -82,6 +82,11 @@ impl<S: Source, K: Sink> Relay<S, K> {
 
     /// Pauses before the next claim.
     pub(super) async fn back_off(&mut self, fault: &Fault, pause: Duration, stop: &mut Stop) -> Option<End> {
+        // who has just started it is told of an outage at the first try: the next one may take many seconds to find nothing new
+        if pause.is_zero() && fault.verdict() == Verdict::BackOff && !self.metrics.vitals().claimed {
+            self.told.backing_off(fault, pause);
+            return None;
+        }
         if pause.is_zero() {
             debug!(error = fault.obx(), %fault, "claiming again");
             return None;

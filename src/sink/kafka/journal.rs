@@ -25,6 +25,8 @@ use crate::journal::{Applied, Checksum, Reading, Record, View};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// So long a journal topic must be missing before that is believed.
 const MISSING_AFTER: Duration = Duration::from_secs(3);
+/// Where no broker can be reached, so long is enough: there is no answer that could be wrong, and whoever asked tries again.
+const UNREACHED_AFTER: Duration = Duration::from_secs(4);
 /// One poll, and the pause between two tries.
 const STEP: Duration = Duration::from_millis(100);
 /// One question to the cluster.
@@ -332,7 +334,9 @@ impl Reader {
             // Nothing is assigned yet: a poll only brings what the client reports of its own accord.
             drop(self.consumer().poll(STEP));
             let trouble = self.consumer().client().context().trouble();
-            let hopeless = trouble.as_ref().is_some_and(|trouble| faults::short(trouble.code) == "authentication");
+            let told = trouble.as_ref().map(|trouble| faults::short(trouble.code));
+            let unreached = told == Some("unreachable") && matches!(short, "timeout" | "unreachable");
+            let hopeless = told == Some("authentication") || unreached && started.elapsed() > UNREACHED_AFTER;
             if hopeless || started.elapsed() > PATIENCE || caller.is_gone() {
                 let code = trouble.as_ref().map_or(code, |trouble| trouble.code);
                 return Err(faults::unavailable(code, "the journal cannot be read", trouble));
