@@ -45,16 +45,16 @@ fn a_poller_is_replaced_as_the_page_says() {
     let columns = r#"{ type = "", source = "", headers = "" }"#;
     let options = DaemonOptions::new(&topic, &postgres.url(&database, "outboxd"), &kafka.brokers());
     let options = options.set("outbox.table", "events").set("outbox.columns", columns);
-    let owner = options.of_role("postgres");
     let typed = block(MIGRATING, "Before either", "sh").replace("orders", &topic);
+    let typed = typed.replace("postgres://owner@127.0.0.1:5432/shop", &postgres.url(&database, "postgres"));
     let lines: Vec<&str> = typed.lines().collect();
     let (run, before) = lines.split_last().expect("there are lines");
     assert!(*run == "outboxd run" && before.len() == 4, "{lines:?}");
     for line in before {
         match *line {
             // the servers of these tests write nothing safely
-            "outboxd check" => assert_eq!(Checked::of(&owner).titles("failed"), BTreeSet::from(["fsync".to_owned()])),
-            line => drop(answer(&owner, &words(line)[1..])),
+            "outboxd check" => assert_eq!(Checked::of(&options).titles("failed"), BTreeSet::from(["fsync".to_owned()])),
+            line => drop(answer(&options, &words(line)[1..])),
         }
     }
     let daemon = options.start();
