@@ -44,9 +44,11 @@ Exit codes: 0 done or yes, 1 failed, 2 usage, 3 the answer is no, 69 database or
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Relay events from the outbox table to Kafka
-    #[command(after_help = "Examples:\n  outboxd run\n  outboxd run --once      drain what is there and leave")]
+    #[command(after_help = "With --once, what is set aside stays behind: parked events, those behind them, and those of topics\n\
+        that cannot be published to. It is told at the end, and the exit code is 3 then.\n\n\
+        Examples:\n  outboxd run\n  outboxd run --once      drain what is there and leave")]
     Run {
-        /// Drain what is there and leave
+        /// Publish what waits and leave; exit code 3 if something cannot be published now
         #[arg(long)]
         once: bool,
     },
@@ -386,7 +388,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
     if let Command::Config(ConfigCommand::Show(json)) = arguments.command {
         return commands::config_show(&loaded, json.format());
     }
-    on_runtime(run(arguments.command, &loaded))
+    on_runtime(run(arguments.command, &loaded)).map_err(|failure| failure.of(&loaded.config))
 }
 
 /// Runs a command to its end on this thread, with others beside it.
@@ -395,7 +397,7 @@ fn on_runtime(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, 
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("the runtime cannot be started: {error}")))?;
+        .map_err(|error| Failure::refused_by_system("the runtime cannot be started", &error))?;
     let code = runtime.block_on(command);
     // a client that still hangs in a call to its broker must not hold the process
     runtime.shutdown_background();

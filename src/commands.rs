@@ -1,9 +1,10 @@
 //! One file a subcommand. Each gets its part of the configuration and returns an exit code.
 
-use std::fmt;
+use std::{fmt, io};
 
-use crate::config::ConfigErrors;
-use crate::fault::{EXIT_CONFIG, EXIT_FAILED, Fault};
+use crate::config::{Config, ConfigErrors};
+use crate::demo::Trouble;
+use crate::fault::{EXIT_CONFIG, EXIT_FAILED, EXIT_NO, EXIT_NOT_NOW, EXIT_REFUSED, EXIT_UNREACHABLE, Fault};
 
 mod adopt;
 mod assembly;
@@ -43,6 +44,31 @@ pub use verify::{Verifying, verify};
 /// Exit code: done, or yes.
 const EXIT_DONE: u8 = 0;
 
+/// Stable code of what a command cannot do, with the exit code that goes with it. Each has a part in docs/errors.md.
+#[derive(Clone, Copy, Debug)]
+struct Obx {
+    code: &'static str,
+    exit_code: u8,
+}
+
+const UNREADABLE_EVENT: Obx = Obx { code: "OBX203", exit_code: EXIT_REFUSED };
+const FOREIGN: Obx = Obx { code: "OBX401", exit_code: EXIT_FAILED };
+const NOBODY_LISTENS: Obx = Obx { code: "OBX505", exit_code: EXIT_FAILED };
+const LISTENING: Obx = Obx { code: "OBX504", exit_code: EXIT_FAILED };
+const UNKEPT: Obx = Obx { code: "OBX701", exit_code: EXIT_FAILED };
+const SYSTEM: Obx = Obx { code: "OBX801", exit_code: EXIT_FAILED };
+const RELAYED: Obx = Obx { code: "OBX802", exit_code: EXIT_NOT_NOW };
+const NO_JOURNAL: Obx = Obx { code: "OBX804", exit_code: EXIT_FAILED };
+const NOT_TAKEN: Obx = Obx { code: "OBX805", exit_code: EXIT_FAILED };
+
+/// What a person who asked for a journal's remedy can do without a journal.
+const WITHOUT_JOURNAL: &str = "Nothing is needed: the relay publishes what is unsent; what came twice `outboxd verify` counts";
+
+/// The settlement that a command needs first failed, with this exit code.
+fn unsettled(exit_code: u8) -> Obx {
+    Obx { code: "OBX803", exit_code }
+}
+
 /// How a command prints its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -60,14 +86,29 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that has no code of its own.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: EXIT_FAILED }
+    /// A failure that no fault and no configuration explains: what goes wrong, and what a person can do about it.
+    fn new(obx: Obx, cause: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        Self { message: format!("{}: {cause}. {remedy}", obx.code), code: obx.exit_code }
     }
 
-    /// A failure with this exit code.
-    fn coded(code: u8, message: impl Into<String>) -> Self {
-        Self { message: message.into(), code }
+    /// Not a failure but an answer: no. It has no code.
+    fn no(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: EXIT_NO }
+    }
+
+    /// The system refuses the process what it needs.
+    pub fn refused_by_system(what: &str, error: &io::Error) -> Self {
+        Self::new(SYSTEM, format!("{what}: {error}"), "Look at the limits of this process and of the machine")
+    }
+
+    /// The same; where nobody was reached, with where the configuration leads, whichever layer of it says so.
+    pub fn of(self, config: &Config) -> Self {
+        if self.code != EXIT_UNREACHABLE {
+            return self;
+        }
+        let message =
+            format!("{}\n  database.url leads to {}, kafka.brokers to {}", self.message, target(config), config.kafka.brokers);
+        Self { message, code: self.code }
     }
 
     /// Exit code of the process.
@@ -82,6 +123,11 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Where the database is, without anything secret.
+fn target(config: &Config) -> String {
+    config.database.url.address.to_string()
+}
+
 /// Who asks for a change, beside the name of the database role.
 fn operator() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
@@ -91,6 +137,12 @@ fn operator() -> String {
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
         Self { message: errors.to_string(), code: EXIT_CONFIG }
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        Self { message: trouble.told(), code: EXIT_FAILED }
     }
 }
 

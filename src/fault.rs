@@ -339,6 +339,10 @@ impl Fault {
             Self::Unavailable { .. } if self.is_rejection() => {
                 "Look into the database's log for what refuses it: a foreign key, a trigger, a constraint.".into()
             }
+            Self::Unavailable { dependency: Dependency::Database, code: "tls", .. } => {
+                "Do database.tls and database.ca_file fit the server, and is its certificate made out to the host in database.url?"
+                    .into()
+            }
             Self::Unavailable { code: "out_of_order", .. } => "Do two rows share a number? Ask `outboxd check`.".into(),
             Self::Unavailable { dependency: Dependency::Database, .. } => "Is the database up, and database.url right?".into(),
             Self::InDoubt { cause: Cause::MarkCount, .. } => {
@@ -401,6 +405,12 @@ mod tests {
         let missing = Fault::Missing { detail: String::new(), remedy: String::new() };
         assert_eq!((missing.exit_code(), missing.verdict()), (78, Verdict::Exit(78)));
         assert_eq!([Fault::LeaseLost, Halt::new(HaltCode::OldPrimary, "").into()].map(|fault| fault.exit_code()), [1, 1]);
+    }
+
+    #[test]
+    fn a_certificate_that_does_not_fit_is_no_database_that_is_down() {
+        let remedies = ["tls", "connection"].map(|code| Fault::database(code, "").remedy());
+        assert!(remedies[0].contains("database.ca_file") && remedies[1].contains("Is the database up"), "{remedies:?}");
     }
 
     #[test]

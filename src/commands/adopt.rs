@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use uuid::Uuid;
 
 use super::steer::Rehearse;
-use super::{EXIT_DONE, Failure, assembly, operator};
+use super::{EXIT_DONE, Failure, NO_JOURNAL, WITHOUT_JOURNAL, assembly, operator};
 use crate::config::{Config, Delivery};
 use crate::fault::{EXIT_NO, Fault, Halt, HaltCode};
 use crate::identity;
@@ -33,7 +33,7 @@ pub struct Consent {
 /// that for the newest applied batch.
 pub async fn adopt_journal(config: &Config, consent: Consent, reason: &str, rehearse: Rehearse) -> Result<u8, Failure> {
     if config.kafka.delivery == Delivery::AtLeastOnce {
-        return Err(Failure::new("kafka.delivery is at_least_once: there is no journal"));
+        return Err(Failure::new(NO_JOURNAL, "kafka.delivery is at_least_once: there is no journal", WITHOUT_JOURNAL));
     }
     let (source, sink) = (assembly::database(config, config.kafka.delivery), assembly::kafka(config, config.kafka.delivery)?);
     let (standing, figures) = (source.look().await?, source.figures().await?);

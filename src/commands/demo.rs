@@ -10,10 +10,10 @@ pub use crate::demo::Settings;
 
 /// Plays the demo. Exit code 0 means: nothing was lost.
 pub async fn demo(settings: Settings, format: Format) -> Result<u8, Failure> {
-    let mut asks = Asks::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
+    let mut asks = Asks::listen().map_err(|error| Failure::refused_by_system("signals cannot be received", &error))?;
     let verdict = demo::run(settings, &mut asks, &mut Screen::of_stderr()).await;
-    let verdict = verdict.map_err(|trouble| Failure::new(trouble.told()))?;
-    print(&verdict, format).map_err(|error| Failure::new(Trouble::from(error).told()))?;
+    let verdict = verdict?;
+    print(&verdict, format).map_err(Trouble::from)?;
     Ok(if verdict.is_good() { EXIT_DONE } else { EXIT_NO })
 }
 

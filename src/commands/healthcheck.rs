@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Failure, Format};
+use super::{Failure, Format, NOBODY_LISTENS};
 use crate::config::{Config, Listen};
 use crate::http::{self, HealthAnswer, Strictness};
 
@@ -20,7 +20,8 @@ impl From<bool> for Strictness {
 /// Asks the relay on this machine whether it is ready.
 pub async fn healthcheck(config: &Config, strictness: Strictness, format: Format) -> Result<u8, Failure> {
     let Listen::At(address) = config.http.listen else {
-        return Err(Failure::new("http.listen is off: there is nobody to ask. Set it to an address such as 127.0.0.1:9640"));
+        let cause = "http.listen is off: there is nobody to ask";
+        return Err(Failure::new(NOBODY_LISTENS, cause, "Set it to an address such as 127.0.0.1:9640, here and for the relay"));
     };
     let answer = http::healthcheck(address, strictness, WITHIN).await;
     let (ready, reasons) = match &answer {

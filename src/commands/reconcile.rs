@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::steer::Rehearse;
-use super::{EXIT_DONE, Failure, adopt, assembly, operator};
+use super::{EXIT_DONE, Failure, NO_JOURNAL, WITHOUT_JOURNAL, adopt, assembly, operator};
 use crate::config::{Config, Delivery};
 use crate::fault::{EXIT_NO, Fault, Halt, HaltCode};
 use crate::identity;
@@ -24,7 +24,8 @@ const OURS: [HaltCode; 2] = [HaltCode::JournalWindow, HaltCode::KafkaBehind];
 /// then the record at the journal's end is refused and nothing is changed.
 pub async fn reconcile(config: &Config, undecided: u64, reason: &str, rehearse: Rehearse) -> Result<u8, Failure> {
     if config.kafka.delivery == Delivery::AtLeastOnce {
-        return Err(Failure::new("kafka.delivery is at_least_once: there is no journal that could fail to tell"));
+        let cause = "kafka.delivery is at_least_once: there is no journal that could fail to tell";
+        return Err(Failure::new(NO_JOURNAL, cause, WITHOUT_JOURNAL));
     }
     let (source, sink) = (assembly::database(config, config.kafka.delivery), assembly::kafka(config, config.kafka.delivery)?);
     let standing = source.look().await?;

@@ -1,9 +1,9 @@
 //! `outboxd adopt --name OLD`: the outbox goes on under the configured name.
 
 use super::steer::Rehearse;
-use super::{EXIT_DONE, Failure, adopt, assembly, migrate, operator, run};
+use super::{EXIT_DONE, FOREIGN, Failure, RELAYED, adopt, assembly, migrate, operator, run};
 use crate::config::{Config, Delivery};
-use crate::fault::{EXIT_NO, EXIT_NOT_NOW, Fault, Halt, HaltCode};
+use crate::fault::{EXIT_NO, Fault, Halt, HaltCode};
 use crate::identity;
 use crate::journal::Applied;
 use crate::sink::Sink;
@@ -44,14 +44,16 @@ pub async fn adopt_name(config: &Config, old: &str, reason: &str, rehearse: Rehe
     Ok(EXIT_DONE)
 }
 
+/// What to do about a relay that is in the way.
+const STOP_IT: &str = "Stop it, and try again. Nothing was renamed";
+
 /// Marks under the old name what is published, and shuts out whoever leads under it.
 async fn settle(source: &AnySource, before: &Config) -> Result<Standing, Failure> {
     let start = run::settle(before, before.kafka.delivery).await?;
     let settled = source.look().await?;
     if settled.grants.last() != Some(&start) {
         let old = &before.outbox.name;
-        let detail = format!("a relay of {old} took the lease meanwhile. Stop it, and try again. Nothing was renamed");
-        return Err(Failure::coded(EXIT_NOT_NOW, detail));
+        return Err(Failure::new(RELAYED, format!("a relay of {old} took the lease meanwhile"), STOP_IT));
     }
     Ok(settled)
 }
@@ -74,10 +76,7 @@ async fn is_journal_of_strangers(before: &Config, standing: &Standing) -> Result
 async fn unled(source: &AnySource, seen: Standing, old: &str) -> Result<Standing, Failure> {
     match source.figures().await?.owner {
         None => Ok(seen),
-        Some(owner) => {
-            let detail = format!("outbox {old} has a relay, {owner}. Stop it, and try again. Nothing was renamed");
-            Err(Failure::coded(EXIT_NOT_NOW, detail))
-        }
+        Some(owner) => Err(Failure::new(RELAYED, format!("outbox {old} has a relay, {owner}"), STOP_IT)),
     }
 }
 
@@ -88,7 +87,7 @@ async fn begin_journal(config: &Config, sink: &KafkaSink, settled: &Standing) ->
     let newest = tail.newest.as_ref().map(|(_, record)| record);
     if let Some(stranger) = newest.filter(|record| record.writer.outbox != settled.outbox) {
         let whose = format!("{} belongs to outbox {}", sink.journal_topic(), stranger.writer.outbox);
-        return Err(Failure::new(format!("{whose}: choose another outbox.name. Nothing was renamed")));
+        return Err(Failure::new(FOREIGN, whose, "Choose another outbox.name. Nothing was renamed"));
     }
     let (writer, last) = adopt::successor(settled, &tail);
     Ok(sink.fence().await?.adopt(writer, last).await?)

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{EXIT_DONE, Failure, assembly, status};
+use super::{EXIT_DONE, Failure, LISTENING, RELAYED, assembly, status, target, unsettled};
 use crate::config::{Config, Delivery, Listen};
 use crate::daemon::{self, Daemon, Janitor, Leader, signals};
-use crate::fault::{EXIT_NOT_NOW, Verdict};
+use crate::fault::{EXIT_NO, EXIT_NOT_NOW, Fault, Verdict};
 use crate::heartbeat::Heartbeat;
 use crate::http::{Health, Server};
 use crate::metrics::Metrics;
@@ -52,7 +52,8 @@ impl Leader for Prepared {
 pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
     let parts = Parts::assemble(config, config.kafka.delivery)?;
     serve(config, &parts).await?;
-    info!(version = env!("CARGO_PKG_VERSION"), outbox = config.outbox.name, instance = config.relay.instance, "started");
+    let (version, database, brokers) = (env!("CARGO_PKG_VERSION"), target(config), &config.kafka.brokers);
+    info!(version, outbox = config.outbox.name, instance = config.relay.instance, database, %brokers, "started");
     if config.kafka.delivery == Delivery::AtLeastOnce {
         warn!("kafka.delivery is at_least_once: after a crash events may come twice, and older ones after newer ones of their key");
     }
@@ -60,7 +61,32 @@ pub async fn run(config: &Config, once: Once) -> Result<u8, Failure> {
         Once::No => Until::Stopped,
         Once::Yes => Until::Drained,
     };
-    Ok(relay(config, until, parts).await)
+    let source = Arc::clone(&parts.source);
+    match relay(config, until, parts).await {
+        EXIT_DONE if once == Once::Yes => Ok(tell_rest(&source, &config.outbox.name).await?),
+        code => Ok(code),
+    }
+}
+
+/// After everything is drained: what was left, because it cannot be published now. With such a rest the answer is no.
+async fn tell_rest(source: &AnySource, name: &str) -> Result<u8, Fault> {
+    let figures = source.figures().await?;
+    let (parked, behind, held) = (figures.parked, figures.blocked, figures.held);
+    if parked == 0 && behind == 0 {
+        info!(outbox = name, exit_code = EXIT_DONE, "drained: nothing is left");
+        return Ok(EXIT_DONE);
+    }
+    let remedy = "`outboxd parked list`, and `reason` in the view …_pending, say why; mend it, and run again";
+    warn!(
+        outbox = name,
+        parked,
+        behind_these = behind,
+        held_topics = held,
+        remedy,
+        exit_code = EXIT_NO,
+        "drained, but this is left"
+    );
+    Ok(EXIT_NO)
 }
 
 /// Takes the lease, claims and settles in the mode `delivery`, publishes nothing, and gives the lease back. Afterwards every row that the
@@ -73,10 +99,11 @@ pub(super) async fn settle(config: &Config, delivery: Delivery) -> Result<u64, F
         EXIT_DONE => Ok(start),
         EXIT_NOT_NOW => {
             let remedy = "Stop its relay, or wait until its lease is over, and try again";
-            Err(Failure::coded(EXIT_NOT_NOW, format!("outbox {} is being relayed. {remedy}", config.outbox.name)))
+            Err(Failure::new(RELAYED, format!("outbox {} is being relayed", config.outbox.name), remedy))
         }
         code => {
-            Err(Failure::coded(code, format!("outbox {} could not be settled: see above. Nothing was changed", config.outbox.name)))
+            let cause = format!("outbox {} could not be settled, and nothing was changed", config.outbox.name);
+            Err(Failure::new(unsettled(code), cause, "The error above says why, and what to do"))
         }
     }
 }
@@ -96,7 +123,7 @@ impl Parts {
     /// Starts the log and listens for signals; connects to nobody.
     fn assemble(config: &Config, delivery: Delivery) -> Result<Self, Failure> {
         assembly::start_log(config);
-        let signals = signals::listen().map_err(|error| Failure::new(format!("signals cannot be received: {error}")))?;
+        let signals = signals::listen().map_err(|error| Failure::refused_by_system("signals cannot be received", &error))?;
         let (metrics, heart) = (Metrics::new(&config.outbox.name), Heartbeat::new());
         let source = Arc::new(assembly::database(config, delivery));
         let sink = Arc::new(assembly::watched_kafka(config, delivery, metrics.signs())?);
@@ -125,7 +152,7 @@ async fn relay(config: &Config, until: Until, parts: Parts) -> u8 {
 async fn serve(config: &Config, Parts { source, metrics, heart, .. }: &Parts) -> Result<(), Failure> {
     let Listen::At(address) = config.http.listen else { return Ok(()) };
     let bound = Server::bind(address).await;
-    let server = bound.map_err(|error| Failure::new(format!("OBX504: {error}. {}", error.remedy())))?;
+    let server = bound.map_err(|error| Failure::new(LISTENING, &error, error.remedy()))?;
     info!(address = %server.address(), "serving health and metrics");
     let (health, metrics, source, name) =
         (Health::new(heart.clone(), metrics.clone()), metrics.clone(), source.clone(), config.outbox.name.clone());

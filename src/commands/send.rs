@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{EXIT_DONE, Failure, Format, assembly};
+use super::{EXIT_DONE, Failure, Format, NOT_TAKEN, UNREADABLE_EVENT, assembly};
 use crate::config::Config;
 use crate::fault::EXIT_NOT_NOW;
 use crate::fault::Fault;
@@ -55,7 +55,8 @@ pub async fn send(config: &Config, sending: Sending) -> Result<u8, Failure> {
     };
     let Some(fingerprint) = inserted.fingerprint else {
         print(&inserted, None, sending.format);
-        return Err(Failure::new("the event is in the table; to wait for it, this role needs SELECT there: its id is no uuid"));
+        let cause = "the event is in the table, and this role may not read there what becomes of it: its id is no uuid";
+        return Err(Failure::new(UNREADABLE_EVENT, cause, "Grant it SELECT on the table, or ask `outboxd trace`"));
     };
     match watch.find(inserted.seq, fingerprint, most).await? {
         Some(place) => {
@@ -76,7 +77,7 @@ fn not_inserted(fault: Fault) -> Failure {
     match fault {
         Fault::Unavailable { ref detail, .. } if fault.is_rejection() => {
             let remedy = "Are payload and headers valid JSON, is the topic not empty, and has every other column a default?";
-            Failure::new(format!("the table does not take this event ({detail}). {remedy}"))
+            Failure::new(NOT_TAKEN, format!("the table does not take this event ({detail})"), remedy)
         }
         _ => fault.into(),
     }
@@ -85,7 +86,7 @@ fn not_inserted(fault: Fault) -> Failure {
 fn standard_input() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|error| Failure::new(format!("standard input cannot be read: {error}")))?;
+    read.map_err(|error| Failure::refused_by_system("standard input cannot be read", &error))?;
     Ok(text)
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::check::printable;
 use crate::config::Config;
-use crate::fault::{EVENTS_TRUNCATED, Fault};
+use crate::fault::{EVENTS_TRUNCATED, Fault, HaltCode};
 use crate::source::any::AnySource;
 use crate::source::desk::{Figures, OpenWriter};
 
@@ -17,6 +17,9 @@ const COUNTED_TO: u64 = 10_000;
 
 /// Code of a table that a relay refuses to serve.
 const UNFIT: &str = "OBX204";
+
+/// The page that has a part for each code.
+const ERRORS: &str = "docs/errors.md";
 
 /// Where the outbox stands.
 pub(super) struct Report {
@@ -86,6 +89,7 @@ impl Report {
             })),
             "halted": figures.halted.as_ref().map(|(code, evidence, age)| json!({
                 "code": code, "evidence": evidence, "seconds": age.as_secs_f64(),
+                "error": HaltCode::named(code).map(HaltCode::obx), "remedy": HaltCode::named(code).map(HaltCode::remedy),
             })),
             "refused": figures.refused.as_ref().map(|(cause, remedy)| json!({
                 "code": UNFIT, "cause": cause, "remedy": remedy,
@@ -119,7 +123,7 @@ impl Report {
             lines.push(format!("parked       {} (outboxd parked list)", figures.parked));
         }
         if figures.held > 0 {
-            lines.push(format!("held topics  {}", figures.held));
+            lines.push(format!("held topics  {} (why: reason in the view …_pending)", figures.held));
         }
         if figures.blocked > 0 {
             lines.push(format!("blocked      {} wait behind these", figures.blocked.min(COUNTED_TO)));
@@ -129,6 +133,7 @@ impl Report {
         }
         if let Some((code, evidence, age)) = &figures.halted {
             lines.push(format!("halted       {code} for {}: {}", rounded(*age), printable(evidence)));
+            lines.extend(HaltCode::named(code).into_iter().flat_map(way_out));
         }
         if let Some((cause, remedy)) = &figures.refused {
             lines.push(format!("refused      {UNFIT}: {}. {remedy}", printable(cause)));
@@ -136,17 +141,21 @@ impl Report {
         lines.extend(self.truncated().map(|(topic, evidence)| {
             format!("alarm        {} of {}: {}", EVENTS_TRUNCATED.name, printable(topic), printable(evidence))
         }));
+        if self.truncated().next().is_some() {
+            lines.push(format!("remedy       {}", EVENTS_TRUNCATED.remedy));
+        }
         lines.extend(self.writers.iter().map(|writer| format!("open writer  {}", described(writer))));
         lines.join("\n") + "\n"
     }
 
     fn sentence(&self) -> String {
-        let (name, pending, trouble) = (&self.name, self.pending(), self.trouble());
+        let (name, trouble) = (&self.name, self.trouble());
+        let waiting = if self.figures.pending == 1 { "1 event waits".into() } else { format!("{} events wait", self.pending()) };
         let what = match (&self.figures.halted, &self.figures.owner) {
-            (Some((code, ..)), _) => format!("halted ({code}): {pending} events wait for a person"),
-            (None, _) if self.figures.paused.is_some() => format!("paused; {pending} events wait"),
-            (None, None) => format!("relayed by nobody; {pending} events wait"),
-            (None, Some(owner)) if self.figures.pending > 0 => format!("relayed by {owner}; {pending} events wait"),
+            (Some((code, ..)), _) => format!("halted ({code}): {waiting} for a person"),
+            (None, _) if self.figures.paused.is_some() => format!("paused; {waiting}"),
+            (None, None) => format!("relayed by nobody; {waiting}"),
+            (None, Some(owner)) if self.figures.pending > 0 => format!("relayed by {owner}; {waiting}"),
             (None, Some(owner)) if trouble.is_empty() => format!("relayed by {owner}; nothing waits"),
             (None, Some(owner)) => format!("relayed by {owner}; nothing waits for its turn"),
         };
@@ -179,6 +188,11 @@ impl Report {
             (None, _) => "-".into(),
         }
     }
+}
+
+/// What a person can do about a halt, and where all of it is told.
+fn way_out(code: HaltCode) -> [String; 2] {
+    [format!("remedy       {}", code.remedy()), format!("more         {} in {ERRORS}", code.obx())]
 }
 
 fn described(writer: &OpenWriter) -> String {
@@ -240,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn a_halt_is_told_with_its_remedy_and_its_page() {
+        for code in HaltCode::ALL {
+            let report = report_of(|figures| figures.halted = Some((code.name().into(), "evidence".into(), Duration::ZERO)));
+            let (text, json) = (report.text(), report.json());
+            let told = format!("\nremedy       {}\nmore         {} in docs/errors.md\n", code.remedy(), code.obx());
+            assert!(text.contains(&told), "{text}");
+            assert_eq!((&json["halted"]["error"], &json["halted"]["remedy"]), (&json!(code.obx()), &json!(code.remedy())));
+        }
+        let newer = report_of(|figures| figures.halted = Some(("of-tomorrow".into(), "evidence".into(), Duration::ZERO)));
+        assert!(!newer.text().contains("remedy") && newer.json()["halted"]["remedy"].is_null(), "{}", newer.text());
+    }
+
+    #[test]
     fn nothing_waits_only_where_nothing_does() {
         assert_eq!(sentence(|_| ()), "Outbox shop is relayed by one; nothing waits.");
         let truncated = Pin { truncated: Some("orders[0] ends early".into()), ..Pin::of(1) };
@@ -253,6 +280,7 @@ mod tests {
         }
         let alarm = sentence(|figures| drop(figures.pins.insert("orders".into(), truncated)));
         assert!(alarm.contains("nothing waits for its turn; topics that lack what was published to them: 1"), "{alarm}");
+        assert_eq!(sentence(|figures| figures.pending = 1), "Outbox shop is relayed by one; 1 event waits.");
         let all = sentence(|figures| (figures.pending, figures.parked, figures.held) = (3, 1, 1));
         assert_eq!(all, "Outbox shop is relayed by one; 3 events wait; parked events: 1, held topics: 1.");
     }

@@ -75,6 +75,7 @@ pub async fn repin(config: &Config, topic: &str, reason: &str, rehearse: Rehears
         return Ok(EXIT_NO);
     };
     if !explain(topic, &pinned, found) {
+        println!("it is as it was: there is nothing to accept");
         return Ok(EXIT_DONE);
     }
     if rehearse == Rehearse::No {

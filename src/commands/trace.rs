@@ -45,7 +45,7 @@ pub async fn trace(config: &Config, asked: Asked, format: Format) -> Result<u8, 
             let stored = assembly::kafka(config, config.kafka.delivery)?.scan(move |scanner| at_place(scanner, &at)).await?;
             let asked = format!("{topic}:{partition}:{offset}");
             let id = stored.ok_or_else(|| nothing_there(&asked))?.id.and_then(|id| String::from_utf8(id).ok());
-            let id = id.ok_or_else(|| Failure::coded(EXIT_NO, format!("{asked} holds a record without an id: it is no event")))?;
+            let id = id.ok_or_else(|| Failure::no(format!("{asked} holds a record without an id: it is no event")))?;
             let rows = source.rows_of(Wanted::Id(&id)).await?;
             of_event(config, &source, &footing, &id, rows, format).await
         }
@@ -53,7 +53,7 @@ pub async fn trace(config: &Config, asked: Asked, format: Format) -> Result<u8, 
 }
 
 fn nothing_there(asked: &str) -> Failure {
-    Failure::coded(EXIT_NO, format!("{asked} holds no record that readers of committed records can see"))
+    Failure::no(format!("{asked} holds no record that readers of committed records can see"))
 }
 
 /// The committed record at a place.
@@ -253,10 +253,7 @@ fn in_flight(scanner: &Scanner<'_>, topic: &str, id: &str) -> Result<Option<(Str
 async fn of_key(config: &Config, source: &AnySource, footing: &Footing, key: &str, format: Format) -> Result<u8, Failure> {
     let rows = source.rows_of(Wanted::Key(key)).await?;
     if rows.is_empty() {
-        return Err(Failure::coded(
-            EXIT_NO,
-            "the table has no event of this key: what was published and pruned is found by its id",
-        ));
+        return Err(Failure::no("the table has no event of this key: what was published and pruned is found by its id"));
     }
     let sought: Vec<Option<Sought>> = rows.iter().map(|row| Some(sought_row(row))).collect();
     let mut lives: Vec<Life> = rows.into_iter().map(|row| of_row(row, footing)).collect();

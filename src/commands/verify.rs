@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{EXIT_DONE, Failure, Format, assembly};
+use super::{EXIT_DONE, Failure, Format, UNKEPT, assembly};
 use crate::config::{Config, Delivery, Mark, Retention};
 use crate::fault::{EXIT_NO, Fault};
 use crate::sink::kafka::{Bounds, Lane, Scan, Scanner};
@@ -37,7 +37,7 @@ pub async fn verify(config: &Config, asked: Verifying) -> Result<u8, Failure> {
     }
     let report = report?;
     if let Some(topic) = asked.topic.filter(|_| report.topics.is_empty()) {
-        return Err(Failure::coded(EXIT_NO, format!("neither table nor journal knows the topic {topic}")));
+        return Err(Failure::no(format!("neither table nor journal knows the topic {topic}")));
     }
     match asked.format {
         Format::Text => print!("{}", report.text()),
@@ -77,7 +77,7 @@ async fn compare(config: &Config, asked: &Verifying, progress: &Arc<Progress>) -
 /// The temporary file is full, or cannot be made.
 fn unkept(error: io::Error) -> Failure {
     let remedy = "Make room in the folder for temporary files, or name another one in TMPDIR";
-    Failure::new(format!("OBX701: what was read cannot be kept: {error}. {remedy}"))
+    Failure::new(UNKEPT, format!("what was read cannot be kept: {error}"), remedy)
 }
 
 /// The newest applied batch and the audit first, then rows, then what the audit got meanwhile: each mark that is seen has its record in

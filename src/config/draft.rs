@@ -144,7 +144,9 @@ fn nearest_in_section<'a>(key: &str, section: &str) -> Option<&'a str> {
 fn unknown_key(key: &str, section: &str, origin: &Origin) -> Refusal {
     let names = || KEYS.iter().map(|key| key.name).filter(|name| name.split('.').next() == Some(section));
     let leaf = key.rsplit('.').next().unwrap_or(key);
-    let nearest = same_name_elsewhere(leaf).or_else(|| nearest(key, names()));
+    // `password` where only `password_file` is known is not meant for another section
+    let longer = names().find(|name| name.strip_prefix(key).is_some_and(|rest| rest.starts_with('_')));
+    let nearest = longer.or_else(|| same_name_elsewhere(leaf)).or_else(|| nearest(key, names()));
     let cause = format!("there is no key {}", quoted(key));
     let list = || format!("The keys of this section are {}.", names().collect::<Vec<_>>().join(", "));
     Refusal::new(ErrorCode::UnknownKey, cause, suggestion(nearest, origin).unwrap_or_else(list))

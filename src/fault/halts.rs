@@ -39,6 +39,11 @@ impl HaltCode {
         Self::MarkRefused,
     ];
 
+    /// The halt of this name, if this version knows it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
     /// Name as in documents, state row, metric label.
     pub fn name(self) -> &'static str {
         match self {

@@ -98,12 +98,15 @@ impl<R: Reader, M: Marker, P: Publisher> Work<R, M, P> {
         once.unfit.iter().for_each(|unfit| by_code.entry(unfit.code).or_default().push(unfit));
         for (code, events) in by_code {
             metrics.parked(code, events.len());
-            let (first, remedy) = (events[0], "outboxd parked list");
-            warn!(code, events = events.len(), first_seq = first.seq, first_id = %first.id, detail = first.detail, remedy, "parked");
+            let (first, fault) = (events[0], Fault::from(events[0].clone()));
+            let (error, remedy) = (fault.obx(), fault.remedy());
+            let (first_seq, first_id, detail) = (first.seq, &first.id, &first.detail);
+            warn!(code, error, events = events.len(), first_seq, %first_id, detail, remedy, "parked");
         }
-        for Ailing { topic, code, detail } in &once.ailing {
-            let tried_again_s = aside.held(topic).as_secs();
-            warn!(code, topic, detail, tried_again_s, "topic held: its events wait, those of other topics go on");
+        for ailing @ Ailing { topic, code, detail } in &once.ailing {
+            let (tried_again_s, fault) = (aside.held(topic).as_secs(), Fault::from(ailing.clone()));
+            let (error, remedy) = (fault.obx(), fault.remedy());
+            warn!(code, error, topic, detail, remedy, tried_again_s, "topic held: its events wait, those of other topics go on");
             self.held.insert(topic.clone());
         }
         debug!(parked = done.parked, held = done.held, "set aside");

@@ -21,7 +21,7 @@ pub(super) fn pins(text: &str) -> Result<Pins, Fault> {
 /// Nothing was migrated under this name.
 pub(super) fn unknown_outbox(name: &str) -> Fault {
     let detail = format!("this database knows no outbox named {name}");
-    Fault::Misconfigured { detail, remedy: MIGRATE.into() }
+    Fault::Misconfigured { detail, remedy: "Correct outbox.name, or set it up with `outboxd migrate`".into() }
 }
 
 /// Whether the row says the configured mode, and a journal format that this binary knows.

@@ -374,6 +374,7 @@ fn a_database_that_is_not_there_is_told_within_seconds() {
     for command in commands {
         let answer = outboxd(command);
         answer.expect(69).says("OBX201: ").says("database").says("Is the database up, and database.url right?");
+        answer.says("database.url leads to 127.0.0.1:1/shop, kafka.brokers to 127.0.0.1:1");
         assert!(answer.took < SECONDS, "{command:?} took {:?}", answer.took);
     }
 }
@@ -414,7 +415,7 @@ fn a_healthcheck_that_nobody_answers_ends_with_69() {
     let answer = outboxd(&[&["healthcheck", "--json"], &nobody[..]].concat());
     let json: serde_json::Value = serde_json::from_str(&answer.expect(69).stdout).unwrap();
     assert_eq!(json["ready"], false);
-    outboxd(&["healthcheck", "--set", "http.listen=off"]).expect(1).says("http.listen");
+    outboxd(&["healthcheck", "--set", "http.listen=off"]).expect(1).says("OBX505: http.listen is off");
 }
 
 /// Quotes, SQL, placeholders, escapes, and things that are not text.

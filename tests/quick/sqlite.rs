@@ -16,6 +16,7 @@ mod commands;
 mod page;
 mod past;
 mod relayed;
+mod running;
 mod ways_out;
 
 /// A folder that goes with the test.

@@ -59,6 +59,7 @@ fn a_misspelt_name_gets_the_nearest_one() {
         ("[relay]\nLinger = '1s'", ErrorCode::UnknownKey, "Did you mean relay.linger?"),
         ("[kafka]\nbroker = 'a'", ErrorCode::UnknownKey, "Did you mean kafka.brokers?"),
         ("[kafka]\nurl = 'a'", ErrorCode::UnknownKey, "Did you mean database.url?"),
+        ("[database]\npassword = 'a'", ErrorCode::UnknownKey, "Did you mean database.password_file?"),
         ("[kafka]\ntransaction_timeout_ms = 1", ErrorCode::UnknownKey, "Did you mean kafka.transaction_timeout?"),
         ("[log]\nzzz = 1", ErrorCode::UnknownKey, "The keys of this section are log.format, log.level."),
         ("[databse]\nurl = 'a'", ErrorCode::UnknownSection, "Did you mean database?"),
