@@ -12,6 +12,7 @@ mod demo;
 mod documents;
 mod failpoints;
 mod log;
+mod numbers;
 mod packaging;
 mod pages;
 mod reference;

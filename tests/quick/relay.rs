@@ -24,6 +24,8 @@ use super::log::Log;
 
 #[path = "relay/halting.rs"]
 mod halting;
+#[path = "relay/pacing.rs"]
+mod pacing;
 #[path = "relay/parking.rs"]
 mod parking;
 #[path = "relay/pausing.rs"]

@@ -339,3 +339,22 @@ fn misconfigured(error: &KafkaError) -> Fault {
     };
     Fault::Misconfigured { detail, remedy: "Correct the section [kafka] of the configuration".to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_again_whenever_one_is_needed() {
+        let file = std::env::temp_dir().join(format!("outboxd-token-{}", std::process::id()));
+        let context = Context { deliveries: Deliveries::default(), trouble: Mutex::new(None), token_file: Some(file.clone()) };
+        let token = || context.generate_oauth_token(None).map(|token| token.token).map_err(|error| error.to_string());
+        for word in ["one", "two"] {
+            std::fs::write(&file, format!("{word}\n")).expect("written");
+            assert_eq!(token(), Ok(word.to_owned()));
+        }
+        std::fs::remove_file(&file).expect("it was there");
+        let missing = token().expect_err("it is gone");
+        assert!(missing.contains(&file.display().to_string()), "{missing}");
+    }
+}
