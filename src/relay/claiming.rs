@@ -6,7 +6,7 @@ use super::fetching::Fetching;
 use super::work::{Work, truncated};
 use super::{Relay, WorkOf};
 use crate::failpoint::pass;
-use crate::fault::Fault;
+use crate::fault::{Cause, Fault, Halt, HaltCode};
 use crate::identity;
 use crate::journal::{Owner, Writer};
 use crate::phase::Phase;
@@ -32,9 +32,19 @@ impl<S: Source, K: Sink> Relay<S, K> {
         identity::judge_database(standing)?;
         let writer = Writer { outbox: standing.outbox, owner: owner.clone(), database: standing.database.clone() };
         let (publisher, view, history) = fenced.recover(writer, standing.applied).await?;
-        identity::judge_journal(standing, &view, seen.last.n)?;
+        identity::judge_journal(standing, &view, seen.last.n).map_err(|halt| self.before_the_fence(halt))?;
         pass!(Recovered, await);
         Ok((tenure, publisher, view.last.n, history))
+    }
+
+    /// What a stranger's batch means that was committed between the look and the fence. Under a lease that has settled nothing yet it may
+    /// be the last one of an owner whose grant a failover lost: that one is shut out now and stays silent, as another database does
+    /// not. So the next look finds the stranger and watches, as it does for every batch of a lost lease. Nothing is settled before.
+    fn before_the_fence(&self, halt: Halt) -> Fault {
+        if halt.code == HaltCode::TwoDatabases && self.known == 0 {
+            return Fault::in_doubt(Cause::JournalMoved, halt.evidence);
+        }
+        halt.into()
     }
 
     /// Marks what the journal has and the table lacks. Not cut short when the lease is lost meanwhile: the claim number guards it, and a

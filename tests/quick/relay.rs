@@ -606,6 +606,49 @@ async fn batches_of_a_lease_that_a_failover_lost_are_settled_not_taken_for_anoth
     assert_eq!(world.sink.log().topics["orders"].len(), 3);
 }
 
+/// A failover loses the grant of an owner whose first commit is under way: it ends while the successor fences, after its look.
+#[tokio::test(start_paused = true)]
+async fn a_commit_under_way_in_a_failover_that_lost_its_lease_is_settled_not_taken_for_another_database() {
+    let world = World::new();
+    world.source.insert("orders", Some("k"), "1");
+    let before_failover = world.source.copy();
+    world.sink.log().publish_takes = Duration::from_millis(200);
+    let zombie = world.start("a", 1).await;
+    zombie.phase(Phase::Relaying).await;
+    world.source.restore(&before_failover);
+    world.source.database().lease = None;
+    world.sink.log().fence_takes = Duration::from_millis(500);
+    let begun = Instant::now();
+    let successor = world.start("b", 2).await;
+    until("it is committed", || world.sink.log().journal.len() == 1).await;
+    assert_eq!((world.fences(), successor.metrics.vitals().phase), (1, Phase::Claiming), "between look and fence");
+    zombie.task.abort();
+    world.drained().await;
+    assert!(begun.elapsed() >= waits().went_back, "it watched for another publisher first");
+    assert_eq!((world.source.database().halted.clone(), world.sink.log().topics["orders"].len()), (None, 1));
+    world.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_database_that_published_while_we_fenced_it_halts_us_when_it_goes_on() {
+    let world = World::new();
+    let copy = World { source: world.source.copy(), sink: world.sink.clone() };
+    let theirs = copy.start("b", 9).await;
+    theirs.phase(Phase::Relaying).await;
+    world.sink.log().fence_takes = Duration::from_millis(500);
+    let ours = world.start("a", 1).await;
+    ours.phase(Phase::Claiming).await;
+    for n in 0..60 {
+        copy.source.insert("orders", Some("k"), &n.to_string());
+        sleep(Duration::from_secs(1)).await;
+    }
+    ours.phase(Phase::Halted).await;
+    assert_eq!(ours.metrics.vitals().halted, Some(HaltCode::TwoDatabases));
+    assert_eq!(ours.claims(Cause::Start), 0.0, "nothing was settled here");
+    copy.drained().await;
+    drop(theirs);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restored_database_publishes_reused_numbers_as_new_and_nothing_twice() {
     let world = World::new();
