@@ -1,6 +1,6 @@
 //! Everything that can go wrong, and in one place what the relay does about it.
 
-use std::fmt;
+use std::{fmt, io};
 
 use thiserror::Error;
 
@@ -69,6 +69,12 @@ pub enum Fault {
         detail: String,
         /// What to do.
         remedy: String,
+    },
+    /// What a command has read does not fit into memory, and its temporary file cannot be written or read.
+    #[error("what was read cannot be kept: {detail}")]
+    Unkept {
+        /// The path and the system's reason.
+        detail: String,
     },
     /// The lease is not ours any more.
     #[error("the lease was granted to another process")]
@@ -234,6 +240,11 @@ impl Fault {
         Self::Unavailable { dependency: Dependency::Database, code, detail: detail.into() }
     }
 
+    /// The temporary file of what does not fit into memory failed.
+    pub fn unkept(error: io::Error) -> Self {
+        Self::Unkept { detail: error.to_string() }
+    }
+
     /// A claim waits for the end of older transactions, and that took too long.
     pub fn slow_fence() -> Self {
         Self::kafka("fence", "older transactions could not be ended in time")
@@ -258,7 +269,9 @@ impl Fault {
             Self::Fenced { .. } => Verdict::Claim(Cause::Fenced),
             Self::Unsafe(halt) => Verdict::Halt(halt.clone()),
             Self::LeaseLost => Verdict::StepDown,
-            Self::Misconfigured { .. } | Self::Missing { .. } | Self::Refused { .. } => Verdict::Exit(self.exit_code()),
+            Self::Misconfigured { .. } | Self::Missing { .. } | Self::Refused { .. } | Self::Unkept { .. } => {
+                Verdict::Exit(self.exit_code())
+            }
         }
     }
 
@@ -268,9 +281,13 @@ impl Fault {
             Self::Unavailable { code: AUTHENTICATION, .. } | Self::Refused { .. } => EXIT_REFUSED,
             Self::Unavailable { .. } | Self::Standby => EXIT_UNREACHABLE,
             Self::Misconfigured { .. } | Self::Missing { .. } => EXIT_CONFIG,
-            Self::InDoubt { .. } | Self::Fenced { .. } | Self::Poison(_) | Self::Topic(_) | Self::Unsafe(_) | Self::LeaseLost => {
-                EXIT_FAILED
-            }
+            Self::InDoubt { .. }
+            | Self::Fenced { .. }
+            | Self::Poison(_)
+            | Self::Topic(_)
+            | Self::Unsafe(_)
+            | Self::Unkept { .. }
+            | Self::LeaseLost => EXIT_FAILED,
         }
     }
 
@@ -291,6 +308,7 @@ impl Fault {
             | Self::Misconfigured { .. }
             | Self::Missing { .. }
             | Self::Refused { .. }
+            | Self::Unkept { .. }
             | Self::LeaseLost
             | Self::Standby => None,
         }
@@ -306,6 +324,7 @@ impl Fault {
             Self::Misconfigured { .. } => "misconfigured",
             Self::Missing { .. } => "missing",
             Self::Refused { .. } => "refused",
+            Self::Unkept { .. } => "unkept",
             Self::LeaseLost => "lease_lost",
             Self::Standby => "standby",
         }
@@ -325,6 +344,7 @@ impl Fault {
             Self::Refused { .. } => "OBX203",
             Self::Misconfigured { .. } | Self::Missing { .. } => "OBX204",
             Self::Unsafe(halt) => halt.code.obx(),
+            Self::Unkept { .. } => "OBX701",
         }
     }
 
@@ -355,6 +375,7 @@ impl Fault {
             Self::Topic(Ailing { code, .. }) => kafka_remedy(code).into(),
             Self::Unsafe(halt) => halt.code.remedy().into(),
             Self::Misconfigured { remedy, .. } | Self::Missing { remedy, .. } | Self::Refused { remedy, .. } => remedy.clone(),
+            Self::Unkept { .. } => "Make room in the folder for temporary files, or name another one in TMPDIR.".into(),
             Self::LeaseLost => "Nothing: another process of this outbox goes on.".into(),
             Self::Standby => "Nothing after a failover. A primary that is read only has default_transaction_read_only on.".into(),
         }

@@ -3,8 +3,12 @@
 //!
 //! Each unsent row is looked for in its topic, by its whole identity. It lies there: it was published, and is to be marked. It does not,
 //! and the topic must still have everything that was published since the row was inserted: it was not published, and is left to be. It does
-//! not, and the topic is trimmed, compacted or not readable to its end: nothing tells. Such a row is left to be published too, so it may
-//! come twice and never gets lost, but only after a person has said so.
+//! not, and the topic is trimmed, compacted or not readable to its end, or may be another one than was published to: nothing tells. Such a
+//! row is left to be published too, so it may come twice and never gets lost, but only after a person has said so.
+//!
+//! A topic that was deleted and made anew never had what the old one had. It is the one that was published to if it has the id that is
+//! pinned. Where no id is pinned (nothing was published to it from this past of the database, or the brokers tell none), it was there at
+//! least since its first event.
 //!
 //! The order of the calls is that of the types: [`Unsent`] takes the rows, [`Searching`] the topics, and ends in a [`Finding`].
 
@@ -19,6 +23,7 @@ use crate::config::TopicPattern;
 use crate::event::{EventId, Fingerprint};
 use crate::journal::Entry;
 use crate::sink::kafka::Scanned;
+use crate::source::Pins;
 use crate::source::desk::UnsentRow;
 use crate::verify::spill::{Sorted, Sorter, number, word};
 use crate::verify::{CLOCKS_MS, Extent, Holes, Ids, Unchecked, event_of};
@@ -40,6 +45,7 @@ type FoundItem = [u64; 5];
 pub struct Unsent {
     ids: Ids,
     pattern: TopicPattern,
+    pins: Pins,
     folder: PathBuf,
     numbers: HashMap<String, u32>,
     topics: Vec<Topic>,
@@ -53,6 +59,12 @@ struct Topic {
     finding: TopicFinding,
     /// Since when everything that was published must still be there, in milliseconds since 1970.
     whole_since_ms: i64,
+    /// Its id, if it was pinned.
+    pinned: Option<String>,
+    /// Whether it has that id.
+    is_pinned_one: bool,
+    /// When the first event was published that any partition has left.
+    first_ms: Option<i64>,
     /// Why nothing can be told from an event's absence.
     unsure: Option<Unchecked>,
 }
@@ -74,9 +86,9 @@ pub struct TopicFinding {
 
 impl Unsent {
     /// Nothing was read yet. The temporary file is made in `folder`, if one is needed.
-    pub fn new(ids: Ids, pattern: TopicPattern, folder: PathBuf) -> Self {
+    pub fn new(ids: Ids, pattern: TopicPattern, pins: Pins, folder: PathBuf) -> Self {
         let (numbers, topics, rows) = (HashMap::new(), Vec::new(), Sorter::new(folder.clone()));
-        Self { ids, pattern, folder, numbers, topics, rows, sieve: Sieve::new() }
+        Self { ids, pattern, pins, folder, numbers, topics, rows, sieve: Sieve::new() }
     }
 
     /// Takes an unsent row.
@@ -99,7 +111,10 @@ impl Unsent {
         let topic = self.pattern.apply(in_table);
         let finding = TopicFinding { topic, rows: 1, found: 0, unpublished: 0, undecided: BTreeMap::new() };
         self.numbers.insert(in_table.to_owned(), number);
-        self.topics.push(Topic { in_table: in_table.to_owned(), finding, whole_since_ms: i64::MIN, unsure: None });
+        let pinned = self.pins.get(in_table).and_then(|pin| pin.id.clone());
+        let in_table = in_table.to_owned();
+        let (whole_since_ms, is_pinned_one, first_ms, unsure) = (i64::MIN, false, None, None);
+        self.topics.push(Topic { in_table, finding, whole_since_ms, pinned, is_pinned_one, first_ms, unsure });
         number
     }
 
@@ -110,7 +125,7 @@ impl Unsent {
 
     /// Goes on to the topics.
     pub fn search(self) -> Searching {
-        let Self { ids, folder, topics, rows, sieve, .. } = self;
+        let Self { ids, folder, topics, rows, sieve, pins: _, numbers: _, pattern: _ } = self;
         Searching { ids, topics, rows, sieve, records: Sorter::new(folder.clone()), folder, here: None }
     }
 }
@@ -141,6 +156,15 @@ impl Searching {
         self.topics[topic].unsure = Some(Unchecked::NoTopic);
     }
 
+    /// Says which topic of its name the cluster has now, where the cluster tells.
+    pub fn is_topic(&mut self, topic: usize, id: Option<&str>) {
+        let topic = &mut self.topics[topic];
+        topic.is_pinned_one = id.is_some() && topic.pinned.as_deref() == id;
+        if id.is_some() && topic.pinned.is_some() && !topic.is_pinned_one {
+            topic.unsure = Some(Unchecked::Recreated);
+        }
+    }
+
     /// Begins a partition of the topic with this number.
     pub fn begin(&mut self, topic: usize, partition: i32, extent: Extent) {
         let unsure = match extent.holes {
@@ -163,7 +187,8 @@ impl Searching {
     /// Says that readers do not come to the end: a transaction stays open before it.
     pub fn stops_short(&mut self) {
         if let Some(here) = &self.here {
-            self.topics[here.topic].unsure = Some(Unchecked::Hidden);
+            let known = &mut self.topics[here.topic].unsure;
+            *known = known.or(Some(Unchecked::Hidden));
         }
     }
 
@@ -182,9 +207,12 @@ impl Searching {
 
     /// Ends the partition.
     pub fn end(&mut self) {
-        let Some(here) = self.here.take().filter(|here| here.start > 0) else { return };
-        let since = &mut self.topics[here.topic].whole_since_ms;
-        *since = (*since).max(here.first_ms.unwrap_or(i64::MAX));
+        let Some(here) = self.here.take() else { return };
+        let topic = &mut self.topics[here.topic];
+        topic.first_ms = [topic.first_ms, here.first_ms].into_iter().flatten().min();
+        if here.start > 0 {
+            topic.whole_since_ms = topic.whole_since_ms.max(here.first_ms.unwrap_or(i64::MAX));
+        }
     }
 
     /// Compares rows and records.
@@ -213,8 +241,15 @@ fn found_item(row: &RowItem, record: &RecordItem) -> FoundItem {
 impl Topic {
     /// An event that was inserted at this moment, and is not there.
     fn absent(&mut self, created_us: i64) {
-        let is_whole = created_us / 1_000 > self.whole_since_ms.saturating_add(CLOCKS_MS) || self.whole_since_ms == i64::MIN;
-        match self.unsure.or(if is_whole { None } else { Some(Unchecked::Trimmed) }) {
+        let is_after = |ms: i64| created_us / 1_000 > ms.saturating_add(CLOCKS_MS);
+        let is_whole = self.whole_since_ms == i64::MIN || is_after(self.whole_since_ms);
+        let is_this_one = self.is_pinned_one || self.first_ms.is_some_and(is_after);
+        let unsure = match (is_whole, is_this_one) {
+            (false, _) => Some(Unchecked::Trimmed),
+            (true, false) => Some(Unchecked::Unpinned),
+            (true, true) => None,
+        };
+        match self.unsure.or(unsure) {
             Some(why) => *self.finding.undecided.entry(why).or_default() += 1,
             None => self.finding.unpublished += 1,
         }

@@ -1,6 +1,5 @@
 //! `outboxd reconcile`: finds out from the topics what was published already, when the journal cannot tell, and goes on from there.
 
-use std::io;
 use std::ops::ControlFlow;
 
 use super::steer::Rehearse;
@@ -47,7 +46,7 @@ pub async fn reconcile(config: &Config, undecided: u64, reason: &str, rehearse: 
     }
     let (writer, last) = adopt::successor(&standing, &sink.tail().await?);
     let request = Request { who: operator(), reason: reason.to_owned() };
-    let found = finding.map(|entries| entries.map_err(unread));
+    let found = finding.map(|entries| entries.map_err(Fault::unkept));
     let write = fenced.adopt(writer, last);
     let (at, marked) = source.reconcile((found, unknown), write, &standing, &halt, &request).await?;
     println!(
@@ -89,16 +88,11 @@ fn told(finding: &Finding) -> String {
     found + &marked + &unknown
 }
 
-/// The temporary file cannot be written or read.
-fn unread(error: io::Error) -> Fault {
-    let remedy = "Make room in the folder for temporary files, or name another one in TMPDIR".to_owned();
-    Fault::Misconfigured { detail: format!("what was read cannot be kept: {error}"), remedy }
-}
-
 /// Looks for every unsent row in its topic.
 async fn find(config: &Config, source: &AnySource, sink: &KafkaSink) -> Result<Finding, Failure> {
-    let ids = if source.footing().await?.has_uuids { Ids::Uuid } else { Ids::Content };
-    let mut unsent = Unsent::new(ids, config.kafka.topic.clone(), std::env::temp_dir());
+    let footing = source.footing().await?;
+    let ids = if footing.has_uuids { Ids::Uuid } else { Ids::Content };
+    let mut unsent = Unsent::new(ids, config.kafka.topic.clone(), footing.pins, std::env::temp_dir());
     let (mut kept, mut after) = (Ok(()), Some(i64::MIN));
     while let Some(last) = after {
         after = source
@@ -108,25 +102,26 @@ async fn find(config: &Config, source: &AnySource, sink: &KafkaSink) -> Result<F
                 }
             })
             .await?;
-        std::mem::replace(&mut kept, Ok(())).map_err(unread)?;
+        std::mem::replace(&mut kept, Ok(())).map_err(Fault::unkept)?;
     }
     let topics = unsent.topics();
     let searching = unsent.search();
     let searched = sink.scan(move |scanner| search(scanner, searching, &topics)).await?;
-    Ok(searched.finish().map_err(unread)?)
+    Ok(searched.finish().map_err(Fault::unkept)?)
 }
 
 fn search(scanner: &Scanner<'_>, mut searching: Searching, topics: &[String]) -> Result<Searching, Fault> {
     if topics.is_empty() {
         return Ok(searching);
     }
-    let compacted = scanner.compacted(topics)?;
+    let traits = scanner.traits(topics)?;
     for (number, topic) in topics.iter().enumerate() {
-        let holes = Holes::from(compacted.get(topic).copied());
-        let Some(partitions) = scanner.partitions(topic)? else {
+        let (Some(partitions), Some(found)) = (scanner.partitions(topic)?, traits.get(topic)) else {
             searching.no_topic(number);
             continue;
         };
+        searching.is_topic(number, found.id.as_deref());
+        let holes = Holes::from(found.compacted);
         for partition in 0..partitions {
             read(scanner, &mut searching, number, Lane { topic, partition }, holes)?;
         }
@@ -143,7 +138,7 @@ fn read(scanner: &Scanner<'_>, searching: &mut Searching, number: usize, lane: L
             kept = searching.record(record);
             if kept.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        std::mem::replace(&mut kept, Ok(())).map_err(unread)?;
+        std::mem::replace(&mut kept, Ok(())).map_err(Fault::unkept)?;
         match scan {
             Scan::To(end) => {
                 if end < high {

@@ -70,19 +70,12 @@ async fn compare(config: &Config, asked: &Verifying, progress: &Arc<Progress>) -
     let sink = assembly::kafka(config, config.kafka.delivery)?;
     let books = read_database(config, asked, &source, progress).await?;
     let (since, progress) = (asked.since, Arc::clone(progress));
-    let report = sink.scan(move |scanner| Reading { scanner, progress: &progress, since }.report(books)).await?;
-    report.map_err(unkept)
-}
-
-/// The temporary file is full, or cannot be made.
-fn unkept(error: io::Error) -> Failure {
-    let remedy = "Make room in the folder for temporary files, or name another one in TMPDIR";
-    Failure::new(UNKEPT, format!("what was read cannot be kept: {error}"), remedy)
+    Ok(sink.scan(move |scanner| Reading { scanner, progress: &progress, since }.report(books)).await?)
 }
 
 /// The newest applied batch and the audit first, then rows, then what the audit got meanwhile: each mark that is seen has its record in
 /// what is read later.
-async fn read_database(config: &Config, asked: &Verifying, source: &AnySource, progress: &Progress) -> Result<Books, Failure> {
+async fn read_database(config: &Config, asked: &Verifying, source: &AnySource, progress: &Progress) -> Result<Books, Fault> {
     let footing = source.footing().await?;
     progress.begin(Stage::Rows, footing.rows);
     let mut books = Books::new(Terms {
@@ -110,20 +103,21 @@ async fn read_database(config: &Config, asked: &Verifying, source: &AnySource, p
                 }
             })
             .await?;
-        std::mem::replace(&mut kept, Ok(())).map_err(unkept)?;
+        std::mem::replace(&mut kept, Ok(())).map_err(Fault::unkept)?;
     }
-    books.rows_are_read(source.now_us().await?, source.footing().await?.applied.n);
+    let (now_us, applied) = source.by_now().await?;
+    books.rows_are_read(now_us, applied);
     discards_after(source, &mut books, last_discard).await?;
     Ok(books)
 }
 
 /// What the audit says was given up after its entry `after`; returns the last entry there is.
-async fn discards_after(source: &AnySource, books: &mut Books, mut after: i64) -> Result<i64, Failure> {
+async fn discards_after(source: &AnySource, books: &mut Books, mut after: i64) -> Result<i64, Fault> {
     loop {
         let page = source.discarded_after(after).await?;
         let Some(last) = page.last() else { return Ok(after) };
         after = last.n;
-        page.iter().try_for_each(|event| books.discarded(event.seq, &event.id, &event.topic)).map_err(unkept)?;
+        page.iter().try_for_each(|event| books.discarded(event.seq, &event.id, &event.topic)).map_err(Fault::unkept)?;
     }
 }
 
@@ -154,13 +148,10 @@ type Ends = BTreeMap<(usize, i32), i64>;
 const STEP: u64 = 1_024;
 
 impl Reading<'_> {
-    fn report(&self, books: Books) -> Result<io::Result<Report>, Fault> {
+    fn report(&self, mut books: Books) -> Result<Report, Fault> {
         // before the journal's end: what lies below these ends has its record below that one
         let ends = self.ends(&books)?;
-        let mut books = books;
-        if let Err(error) = self.journal(&mut books)? {
-            return Ok(Err(error));
-        }
+        self.journal(&mut books)?;
         self.topics(books, &ends)
     }
 
@@ -174,11 +165,11 @@ impl Reading<'_> {
         Ok(ends)
     }
 
-    fn journal(&self, books: &mut Books) -> Result<io::Result<()>, Fault> {
+    fn journal(&self, books: &mut Books) -> Result<(), Fault> {
         let topic = self.scanner.journal();
         let lane = Lane { topic, partition: 0 };
         if !books.is_journalled() || self.scanner.partitions(topic)?.is_none() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let Bounds { start, high, .. } = self.scanner.bounds(lane)?;
         let from = match self.since {
@@ -192,39 +183,35 @@ impl Reading<'_> {
             kept = books.batch(record.offset, record.time_ms.unwrap_or(0), record.value.unwrap_or_default());
             if kept.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
+        kept.map_err(Fault::unkept)?;
         match scan {
-            Scan::To(end) if end < high && kept.is_ok() => Err(Fault::kafka(
+            Scan::To(end) if end < high => Err(Fault::kafka(
                 "open_transaction",
                 format!("{topic} has an open transaction from offset {end} on, so nothing tells what follows"),
             )),
-            Scan::To(_) => Ok(kept),
+            Scan::To(_) => Ok(()),
             Scan::BeginsLater => Err(Fault::kafka("trimmed", format!("{topic} was trimmed while it was read: try again"))),
         }
     }
 
-    fn topics(&self, books: Books, ends: &Ends) -> Result<io::Result<Report>, Fault> {
+    fn topics(&self, books: Books, ends: &Ends) -> Result<Report, Fault> {
         let topics = books.topics();
-        let compacted = self.scanner.compacted(&topics)?;
+        let traits = self.scanner.traits(&topics)?;
         let mut plans = Vec::new();
         for (number, topic) in topics.iter().enumerate() {
-            let holes = Holes::from(compacted.get(topic).copied());
+            let holes = Holes::from(traits.get(topic).and_then(|found| found.compacted));
             for partition in 0..self.scanner.partitions(topic)?.unwrap_or(0) {
                 let span = self.span(&books, number, Lane { topic, partition }, ends)?;
                 plans.push(Plan { number, partition, holes, span });
             }
         }
         self.progress.begin(Stage::Topics, plans.iter().map(Plan::length).sum());
-        let mut comparing = match books.compare() {
-            Ok(comparing) => comparing,
-            Err(error) => return Ok(Err(error)),
-        };
+        let mut comparing = books.compare().map_err(Fault::unkept)?;
         for plan in &plans {
-            if let Err(error) = self.partition(&mut comparing, &topics[plan.number], plan)? {
-                return Ok(Err(error));
-            }
+            self.partition(&mut comparing, &topics[plan.number], plan)?;
         }
         self.progress.begin(Stage::Comparing, 0);
-        Ok(comparing.finish())
+        comparing.finish().map_err(Fault::unkept)
     }
 
     /// From where to where a partition is read.
@@ -243,7 +230,7 @@ impl Reading<'_> {
         Ok((from, to))
     }
 
-    fn partition(&self, comparing: &mut Comparing, topic: &str, plan: &Plan) -> Result<io::Result<()>, Fault> {
+    fn partition(&self, comparing: &mut Comparing, topic: &str, plan: &Plan) -> Result<(), Fault> {
         let lane = Lane { topic, partition: plan.partition };
         let (mut from, to) = plan.span;
         let mut kept = comparing.begin(plan.number, plan.partition, Extent { start: from, holes: plan.holes });
@@ -271,7 +258,7 @@ impl Reading<'_> {
             }
         }
         self.progress.add(plan.length().saturating_sub(count - count % STEP));
-        Ok(kept.and_then(|()| comparing.end()))
+        kept.and_then(|()| comparing.end()).map_err(Fault::unkept)
     }
 }
 

@@ -47,7 +47,7 @@ pub use names::refusal;
 pub use native::rights::Operation;
 pub use partition::{hash as hash_of_key, of_key as partition_of_key};
 pub use publisher::{KafkaFenced, KafkaPublisher};
-pub use scan::{Bounds, Lane, Scan, Scanned, Scanner};
+pub use scan::{Bounds, Lane, Scan, Scanned, Scanner, Traits};
 pub use watch::{Place, Watch};
 
 use crate::config::{Delivery, Kafka};

@@ -396,9 +396,9 @@ impl AnySource {
         whichever!(self, source => source.rows_of(wanted).await)
     }
 
-    /// The database's clock, in microseconds since 1970.
-    pub async fn now_us(&self) -> Result<i64, Fault> {
-        whichever!(self, source => source.now_us().await)
+    /// The database's clock, in microseconds since 1970, and the newest applied batch, 0 when there is none.
+    pub async fn by_now(&self) -> Result<(i64, u64), Fault> {
+        whichever!(self, source => source.by_now().await)
     }
 }
 

@@ -61,6 +61,10 @@ pub enum Unchecked {
     NoTopic,
     /// Published to an earlier topic of this name: a person has accepted another one since.
     EarlierTopic,
+    /// Of `reconcile`: the topic was deleted and made anew since it was published to.
+    Recreated,
+    /// Of `reconcile`: nothing tells whether the topic is the one that was published to.
+    Unpinned,
     /// A record from before what is left of the journal, or in a partition that it does not name: only repetitions are found there.
     BeforeJournal,
     /// A row that was marked before what is left of the journal, perhaps by somebody else; without a journal, of the topic.
@@ -77,6 +81,8 @@ impl Unchecked {
             Self::Hidden => "hidden",
             Self::NoTopic => "no_topic",
             Self::EarlierTopic => "earlier_topic",
+            Self::Recreated => "topic_recreated",
+            Self::Unpinned => "topic_not_pinned",
             Self::BeforeJournal => "before_journal",
             Self::Forgotten => "forgotten",
         }
@@ -91,6 +97,8 @@ impl Unchecked {
             Self::Hidden => "a transaction stays open before it: readers of committed records stand still there",
             Self::NoTopic => "the topic is not there",
             Self::EarlierTopic => "in an earlier topic of this name",
+            Self::Recreated => "the topic was deleted and made anew, and the old one may have had them",
+            Self::Unpinned => "nothing tells that the topic is not one that was made anew since they were inserted",
             Self::BeforeJournal => "older than what is left of the journal, or where it names nothing",
             Self::Forgotten => "marked before what is left of the journal, or by somebody else",
         }

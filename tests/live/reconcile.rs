@@ -111,3 +111,37 @@ async fn what_a_trimmed_topic_cannot_tell_takes_a_word() {
         eventually("both are published", SOON, || stage.pending() == 0);
     });
 }
+
+/// The last mark is lost by the database, and the journal by Kafka; then the topic is made anew, or nothing is pinned of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_topic_that_was_made_anew_does_not_tell_that_nothing_was_published() {
+    let stage = stage("reconciled-anew", Mark::Row);
+    let topic = stage.topics.keys().next().unwrap().clone();
+    let sql = |sql: &str| stage.postgres.sql(&stage.database, sql);
+    tokio::task::block_in_place(|| {
+        insert_old(&stage, &topic);
+        answer(&stage.options, &["run", "--once"]);
+        insert_old(&stage, &topic);
+        answer(&stage.options, &["run", "--once"]);
+        sql("DELETE FROM outboxd_applied WHERE n = 2; UPDATE outbox SET sent_at = NULL WHERE seq = 2");
+    });
+    stage.kafka.delete_topic(&stage.journal()).await;
+    tokio::task::block_in_place(|| {
+        answer(&stage.options.of_role("postgres"), &["migrate"]);
+        let told = answer(&stage.options, &["reconcile", "--dry-run"]);
+        assert!(told.contains("1 unsent rows; 1 of them lie in the topic"), "{told}");
+    });
+    stage.kafka.delete_topic(&topic).await;
+    stage.kafka.create_topic(&topic, stage.topics[&topic] as usize, &[]).await;
+    tokio::task::block_in_place(|| {
+        let told = answer(&stage.options, &["reconcile", "--dry-run"]);
+        assert!(told.contains("  1 undecided: the topic was deleted and made anew"), "{told}");
+        let (code, told, _) = stage.options.run_command(&["reconcile", "--reason", "no word"]);
+        assert!(code == 3 && told.contains("nothing is changed: 1 rows are undecided, --undecided says 0"), "{code} {told}");
+        // a past of the database that never published there
+        sql("UPDATE outboxd_state SET pins = '{}'");
+        let told = answer(&stage.options, &["reconcile", "--dry-run"]);
+        assert!(told.contains("  1 undecided: nothing tells that the topic is not one that was made anew"), "{told}");
+        assert_eq!((stage.applied(), stage.pending()), (1, 1), "nothing is changed");
+    });
+}

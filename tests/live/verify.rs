@@ -168,6 +168,7 @@ fn in_the_table(stage: &Stage<'_>) {
             "INSERT INTO outbox OVERRIDING SYSTEM VALUE SELECT * FROM kept; DROP TABLE kept".to_owned(),
         ),
         ("phantom", forged_discard, "DELETE FROM outboxd_audit WHERE action = 'parked discard'".to_owned()),
+        ("lost", forged.replace("now()", "'infinity'"), "DELETE FROM outbox WHERE key = 'forged'".to_owned()),
         ("lost", forged, String::new()),
     ];
     for (kind, plant, undo) in &plants {

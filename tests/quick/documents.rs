@@ -37,6 +37,7 @@ fn faults() -> Vec<Fault> {
         misconfigured,
         missing,
         refused,
+        Fault::Unkept { detail: String::new() },
         Fault::LeaseLost,
         Fault::Standby,
     ];
@@ -51,6 +52,7 @@ fn faults() -> Vec<Fault> {
             | Fault::Misconfigured { .. }
             | Fault::Missing { .. }
             | Fault::Refused { .. }
+            | Fault::Unkept { .. }
             | Fault::LeaseLost
             | Fault::Standby => {}
         }

@@ -60,6 +60,15 @@ pub struct Scanned<'a> {
     pub value: Option<&'a [u8]>,
 }
 
+/// What a reader has to know of a topic beside its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// Which topic of its name it is; nothing where the cluster does not tell.
+    pub id: Option<String>,
+    /// Whether it is compacted; nothing where that may not be read.
+    pub compacted: Option<bool>,
+}
+
 /// How a partition was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scan {
@@ -120,12 +129,12 @@ impl Scanner<'_> {
         }
     }
 
-    /// Whether each of these topics is compacted; those of which that may not be read are left out.
-    pub fn compacted(&self, topics: &[String]) -> Result<BTreeMap<String, bool>, Fault> {
+    /// What the cluster tells of these topics, as far as they are there and may be looked at.
+    pub fn traits(&self, topics: &[String]) -> Result<BTreeMap<String, Traits>, Fault> {
         let (states, _) = with_admin(&self.shared.settings, |admin| describe_visible(admin, topics))?;
-        let told = states.into_iter().filter_map(|state| {
-            let policy = state.settings.get("cleanup.policy")?.contains("compact");
-            Some((state.name, policy))
+        let told = states.into_iter().map(|state| {
+            let compacted = state.settings.get("cleanup.policy").map(|policy| policy.contains("compact"));
+            (state.name, Traits { id: state.id, compacted })
         });
         Ok(told.collect())
     }

@@ -23,17 +23,19 @@ const FOOTING: &str = "SELECT s.outbox, s.delivery, s.pins::text, a.n, a.journal
     (SELECT n, applied_at FROM {applied} WHERE name = s.name ORDER BY n LIMIT 1) f ON true WHERE s.name = $1";
 
 /// A page of rows. Rejected: one statement for all of them, whose snapshot would keep dead rows from being removed for minutes. Pages of
-/// different moments do as well: rows of batches that were applied before the first page are marked in each of them.
+/// different moments do as well: rows of batches that were applied before the first page are marked in each of them. A mark without an end
+/// is later than anything else: no relay makes such, and it must not pass for one that is older than the journal.
 const ROWS: &str = "SELECT {seq}::int8, {identity}, coalesce({topic}::text, ''), \
     CASE WHEN {sent_at} IS NOT NULL AND isfinite({sent_at}) THEN (extract(epoch FROM {sent_at}) * 1000000)::int8 \
-        WHEN {sent_at} IS NOT NULL THEN 1 END \
+        WHEN {sent_at} = 'infinity' THEN 9223372036854775807 WHEN {sent_at} IS NOT NULL THEN 1 END \
     FROM {outbox} o WHERE {seq} > $1 ORDER BY {seq} LIMIT $2";
 
 const DISCARDED: &str = "SELECT n, (detail->>'seq')::int8, detail->>'id', detail->>'topic' FROM {audit} \
     WHERE name = $1 AND action = 'parked discard' AND detail ?& ARRAY['seq', 'id', 'topic'] \
     AND jsonb_typeof(detail->'seq') = 'number' AND n > $2 ORDER BY n LIMIT $3";
 
-const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+const BY_NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, \
+    (SELECT n FROM {applied} WHERE name = $1 ORDER BY n DESC LIMIT 1)";
 
 impl Postgres {
     /// What has to be known before anything else is read.
@@ -109,12 +111,13 @@ impl Postgres {
         rows.iter().map(read).collect()
     }
 
-    /// The server's clock, in microseconds since 1970.
-    pub async fn now_us(&self) -> Result<i64, Fault> {
+    /// The server's clock, in microseconds since 1970, and the newest applied batch, 0 when there is none.
+    pub async fn by_now(&self) -> Result<(i64, u64), Fault> {
         let (mut link, names) = self.link().await?;
         let mut work = link.begin().await?;
-        let row = work.row(statement(&names.sql(NOW))).await?.ok_or_else(|| super::failure::unreadable("now"))?;
+        let query = statement(&names.sql(BY_NOW)).bind(self.settings.name().to_owned());
+        let row = work.row(query).await?.ok_or_else(|| super::failure::unreadable("now"))?;
         work.commit().await?;
-        get(&row, 0, "now")
+        Ok((get(&row, 0, "now")?, get::<Option<i64>>(&row, 1, "n")?.unwrap_or(0).cast_unsigned()))
     }
 }

@@ -10,7 +10,9 @@ use crate::fault::Fault;
 use crate::journal::{Applied, Checksum};
 use crate::source::desk::{Discarded, Footing, ROWS_AT_ONCE, RowFacts};
 
-const FOOTING: &str = "SELECT s.outbox, s.delivery, s.pins, a.n, a.journal_offset, a.checksum, (SELECT count(*) FROM {outbox}), f.n, \
+/// How many rows there are is estimated by their numbers: to count them would read the whole file.
+const FOOTING: &str = "SELECT s.outbox, s.delivery, s.pins, a.n, a.journal_offset, a.checksum, \
+    (SELECT max(seq) FROM {outbox}) - (SELECT min(seq) FROM {outbox}) + 1, f.n, \
     {micros f.applied_at}, \
     {micros s.created_at} FROM outboxd_state s \
     LEFT JOIN outboxd_applied a ON a.name = s.name AND a.n = (SELECT max(n) FROM outboxd_applied WHERE name = s.name) \
@@ -21,7 +23,7 @@ const ROWS: &str = "SELECT o.seq, o.id, o.topic, o.key, o.payload, CASE WHEN o.s
     FROM {outbox} o WHERE o.seq > ?1 ORDER BY o.seq LIMIT ?2";
 const DISCARDED: &str = "SELECT n, detail ->> 'seq', detail ->> 'id', detail ->> 'topic' FROM outboxd_audit \
     WHERE name = ?1 AND action = 'parked discard' AND n > ?2 ORDER BY n LIMIT ?3";
-const NOW: &str = "SELECT {micros 'now'}";
+const BY_NOW: &str = "SELECT {micros 'now'}, (SELECT max(n) FROM outboxd_applied WHERE name = ?1)";
 
 impl Sqlite {
     /// What has to be known before anything else is read.
@@ -93,12 +95,13 @@ impl Sqlite {
         rows.iter().map(read).collect()
     }
 
-    /// This machine's clock, in microseconds since 1970.
-    pub async fn now_us(&self) -> Result<i64, Fault> {
+    /// This machine's clock, in microseconds since 1970, and the newest applied batch, 0 when there is none.
+    pub async fn by_now(&self) -> Result<(i64, u64), Fault> {
         let mut link = self.place.link();
         let mut work = link.read().await?;
-        let row = work.row(statement(&self.names.sql(NOW))).await?.ok_or_else(|| failure::unreadable("now"))?;
+        let query = statement(&self.names.sql(BY_NOW)).bind(self.settings.name().to_owned());
+        let row = work.row(query).await?.ok_or_else(|| failure::unreadable("now"))?;
         work.commit().await?;
-        get(&row, 0, "now")
+        Ok((get(&row, 0, "now")?, get::<Option<i64>>(&row, 1, "n")?.unwrap_or(0).cast_unsigned()))
     }
 }
