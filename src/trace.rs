@@ -29,6 +29,8 @@ pub enum Stage {
     Published,
     /// And a consumer group has passed it.
     Consumed,
+    /// It is in its topic, and readers do not come to it: a transaction before it has not ended.
+    Hidden,
     /// A person has given it up.
     Discarded,
     /// It should be in its topic and is not.
@@ -50,6 +52,7 @@ impl Stage {
             Self::InFlight => "in_flight",
             Self::Published => "published",
             Self::Consumed => "consumed",
+            Self::Hidden => "hidden",
             Self::Discarded => "discarded",
             Self::Vanished => "vanished",
             Self::Unaccounted => "unaccounted",
@@ -102,6 +105,9 @@ impl Sought {
     }
 }
 
+/// What differs where another event lies.
+const ID: &str = "id";
+
 /// What lies at the place that the journal names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -119,12 +125,14 @@ pub enum Found {
         /// First offset that is left.
         start: i64,
     },
-    /// Readers cannot see so far: a transaction is open before it.
+    /// A record with its id, which says what the row says where there is one; readers cannot see so far: a transaction is open before it.
     Hidden,
     /// Nothing.
     Nothing,
     /// The topic is not there.
     NoTopic,
+    /// Not this event: the topic is another one than it was published to, and a person has accepted that.
+    EarlierTopic,
 }
 
 /// A record as it was read back.
@@ -143,7 +151,7 @@ impl Stored {
     pub fn compare(&self, row: Option<&EventRow>, id: &str) -> Found {
         let same_id = self.id.as_deref() == Some(row.map_or(id, |row| &row.id).as_bytes());
         match row {
-            _ if !same_id => Found::Different { what: "id" },
+            _ if !same_id => Found::Different { what: ID },
             None => Found::Same,
             Some(row) if row.key != self.key => Found::Different { what: "key" },
             Some(row) if row.payload != self.value => Found::Different { what: "value" },
@@ -183,6 +191,8 @@ pub struct Life {
     pub asked: String,
     /// Whether a journal is kept.
     pub journalled: bool,
+    /// Whether it was looked for in the journal, which knows an id that is no uuid only together with what the event says.
+    pub is_sought: bool,
     /// First and last batch that the journal still has.
     pub batches: Option<(u64, u64)>,
     /// Its row.
@@ -213,6 +223,7 @@ impl Life {
         Self {
             asked: asked.to_owned(),
             journalled,
+            is_sought: true,
             batches: None,
             row: None,
             entry: None,
@@ -241,7 +252,9 @@ impl Life {
 
     fn published(&self, entry: &Journalled) -> Stage {
         match &self.found {
-            Some(Found::Different { .. } | Found::Nothing | Found::NoTopic | Found::Hidden) => Stage::Vanished,
+            Some(Found::Different { .. } | Found::Nothing | Found::NoTopic) => Stage::Vanished,
+            Some(Found::Hidden) => Stage::Hidden,
+            Some(Found::EarlierTopic) => Stage::Published,
             _ if self.consumers.iter().any(|consumer| consumer.has_passed(entry)) => Stage::Consumed,
             Some(Found::Equal | Found::Same | Found::Trimmed { .. }) | None => Stage::Published,
         }
@@ -254,6 +267,35 @@ impl Life {
             Some(Waits::Behind { .. }) => Stage::Blocked,
             None if self.in_flight.is_some() => Stage::InFlight,
             None => Stage::Pending,
+        }
+    }
+}
+
+impl Found {
+    /// The same, where readers do not come so far.
+    pub fn out_of_sight(self) -> Self {
+        match self {
+            Self::Equal | Self::Same => Self::Hidden,
+            other @ (Self::Different { .. }
+            | Self::Trimmed { .. }
+            | Self::Hidden
+            | Self::Nothing
+            | Self::NoTopic
+            | Self::EarlierTopic) => other,
+        }
+    }
+
+    /// The same of an event that was published to a topic of this name before a person accepted what it had become. A record with its id
+    /// shows that it is still the same one.
+    pub fn before_acceptance(self) -> Self {
+        match self {
+            Self::Nothing | Self::NoTopic | Self::Different { what: ID } => Self::EarlierTopic,
+            other @ (Self::Equal
+            | Self::Same
+            | Self::Different { .. }
+            | Self::Trimmed { .. }
+            | Self::Hidden
+            | Self::EarlierTopic) => other,
         }
     }
 }

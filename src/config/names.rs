@@ -143,6 +143,11 @@ impl TopicPattern {
     pub fn apply(&self, topic: &str) -> String {
         [self.prefix.as_str(), topic, self.suffix.as_str()].concat()
     }
+
+    /// The topic of a row for the one in Kafka, if it can be one of ours.
+    pub fn in_table<'t>(&self, topic: &'t str) -> Option<&'t str> {
+        topic.strip_prefix(self.prefix.as_str())?.strip_suffix(self.suffix.as_str())
+    }
 }
 
 impl fmt::Display for TopicPattern {

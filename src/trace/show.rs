@@ -27,8 +27,14 @@ impl Life {
             Stage::InFlight => format!("{event} is in flight: it lies in a transaction that has not ended"),
             Stage::Published => format!("{event} is published: {}", self.place()),
             Stage::Consumed => format!("{event} is published: {}, and was consumed", self.place()),
+            Stage::Hidden => {
+                format!(
+                    "{event} is hidden: {}, and a transaction before it has not ended, so readers stand still there",
+                    self.place()
+                )
+            }
             Stage::Discarded => format!("{event} was discarded: a person gave it up"),
-            Stage::Vanished => format!("{event} has vanished: {}", self.vanished()),
+            Stage::Vanished => format!("{event} has vanished: it should be at {}", self.place()),
             Stage::Unaccounted => format!("{event} is marked as published: {}", self.unaccounted()),
         }
     }
@@ -45,13 +51,6 @@ impl Life {
         let told =
             |entry: &Journalled| format!("batch {}, {}-{}@{}", entry.n, printable(&entry.topic), entry.partition, entry.offset);
         self.entry.as_ref().map_or_else(String::new, told)
-    }
-
-    fn vanished(&self) -> String {
-        match &self.found {
-            Some(Found::Hidden) => format!("readers cannot see {}: a transaction stays open before it", self.place()),
-            Some(_) | None => format!("it should be at {}", self.place()),
-        }
     }
 
     fn unaccounted(&self) -> String {
@@ -115,6 +114,10 @@ impl Life {
 
     fn explanations(&self) -> Vec<String> {
         let journal = match self.batches {
+            _ if self.journalled && !self.is_sought => {
+                "not the journal, which knows such an id only together with what the event says (trace its record: TOPIC:PARTITION:OFFSET)"
+                    .to_owned()
+            }
             Some((first, last)) => format!("the journal's batches {first} to {last}"),
             None if self.journalled => "the journal, which is empty".to_owned(),
             None => "no journal, since none is kept".to_owned(),
@@ -229,9 +232,12 @@ fn read_back(found: &Found) -> String {
         Found::Same => "it lies there; there is no row to compare it with".into(),
         Found::Different { what } => format!("a record with another {what} lies there"),
         Found::Trimmed { start } => format!("the topic begins at offset {start} by now: nobody can read it any more"),
-        Found::Hidden => "a transaction stays open before it: readers of committed records stand still there".into(),
+        Found::Hidden => {
+            "it lies there; a transaction stays open before it, so readers of committed records do not come to it".into()
+        }
         Found::Nothing => "nothing lies there".into(),
         Found::NoTopic => "the topic is not there".into(),
+        Found::EarlierTopic => "not in the topic of today: a person has accepted another one since".into(),
     }
 }
 
@@ -244,6 +250,7 @@ fn read_back_word(found: &Found) -> &'static str {
         Found::Hidden => "hidden",
         Found::Nothing => "nothing",
         Found::NoTopic => "no_topic",
+        Found::EarlierTopic => "earlier_topic",
     }
 }
 

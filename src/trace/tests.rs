@@ -63,7 +63,10 @@ fn each_stage_has_its_facts() {
         (Stage::Published, Life { consumers: vec![consumer(41)], ..published(Found::Equal) }),
         (Stage::Consumed, Life { consumers: vec![consumer(3), consumer(42)], ..published(Found::Equal) }),
         (Stage::Vanished, published(Found::Nothing)),
-        (Stage::Vanished, published(Found::Hidden)),
+        (Stage::Vanished, published(Found::NoTopic)),
+        (Stage::Hidden, published(Found::Hidden)),
+        (Stage::Hidden, Life { consumers: vec![consumer(42)], row: None, ..published(Found::Hidden) }),
+        (Stage::Published, Life { consumers: vec![consumer(42)], ..published(Found::EarlierTopic) }),
         (Stage::Vanished, Life { consumers: vec![consumer(42)], ..published(Found::Different { what: "id" }) }),
         (Stage::Unaccounted, Life { row: row(true, None), ..life() }),
         (Stage::Unaccounted, Life { row: row(true, None), journalled: false, ..life() }),
@@ -86,6 +89,20 @@ fn a_record_is_compared_with_its_row() {
     assert_eq!(stored.compare(None, "another"), Found::Different { what: "id" });
     assert_eq!(Stored { key: None, ..stored.clone() }.compare(row.as_ref(), ""), Found::Different { what: "key" });
     assert_eq!(Stored { value: None, ..stored }.compare(row.as_ref(), ""), Found::Different { what: "value" });
+}
+
+#[test]
+fn what_readers_cannot_see_yet_is_hidden_only_if_it_is_this_event() {
+    let hidden = [Found::Equal, Found::Same, Found::Nothing, Found::Different { what: "value" }].map(Found::out_of_sight);
+    assert_eq!(hidden, [Found::Hidden, Found::Hidden, Found::Nothing, Found::Different { what: "value" }]);
+}
+
+#[test]
+fn what_an_earlier_topic_had_did_not_vanish_from_this_one() {
+    let gone = [Found::Nothing, Found::NoTopic, Found::Different { what: "id" }].map(Found::before_acceptance);
+    assert_eq!(gone, [Found::EarlierTopic, Found::EarlierTopic, Found::EarlierTopic]);
+    let same = [Found::Equal, Found::Hidden, Found::Different { what: "value" }, Found::Trimmed { start: 3 }];
+    assert_eq!(same.clone().map(Found::before_acceptance), same);
 }
 
 #[test]
@@ -114,4 +131,6 @@ fn what_nobody_knows_is_explained() {
     let text = life().text();
     assert!(text.contains("looked at: the table, the journal's batches 1 to 9, the audit"), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("  ") && line.contains(". ")).count(), 3, "{text}");
+    let text = Life { is_sought: false, ..life() }.text();
+    assert!(text.contains("looked at: the table, not the journal, which"), "{text}");
 }

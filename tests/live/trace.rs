@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -126,6 +127,38 @@ fn an_event_in_flight_is_told_from_a_published_and_a_consumed_one() {
     stage.postgres.sql(&stage.database, "DELETE FROM outbox");
     let (code, life) = trace(&stage, &[&id]);
     assert_eq!((code, &life["stage"], &life["read_back"]), (0, &"consumed".into(), &"same_id".into()), "{life}");
+}
+
+/// Somebody's transaction keeps readers from what comes after it; the relay and its journal do not notice.
+#[test]
+fn what_readers_cannot_see_for_somebodys_open_transaction_is_hidden_and_not_lost() {
+    let stage = Stage::new("unseen", Mark::Row, Postgres::shared(Version::V18), Kafka::shared());
+    let topic = format!("{}-of-1", stage.name);
+    let daemon = stage.start("one");
+    let before = send(&stage, &topic, "k", "{}");
+    stage_of(&stage, &before, "published");
+    let mut config = stage.kafka.client();
+    config.set("transactional.id", format!("{}-somebody", stage.name)).set("transaction.timeout.ms", "120000");
+    let somebody: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+    somebody.init_transactions(SOON).unwrap();
+    somebody.begin_transaction().unwrap();
+    somebody.send(BaseRecord::<(), str>::to(&topic).partition(0).payload("open")).map_err(|(error, _)| error).unwrap();
+    somebody.flush(SOON).unwrap();
+    let behind = send(&stage, &topic, "k", "{}");
+    eventually("it is marked", SOON, || stage.pending() == 0);
+    let (code, life) = trace(&stage, &[&behind]);
+    assert_eq!((code, &life["stage"], &life["read_back"]), (0, &"hidden".into(), &"hidden".into()), "{life}");
+    assert_eq!(trace(&stage, &[&before]).1["stage"], "published");
+    let (code, lives) = trace(&stage, &["--key", "k"]);
+    let stages: Vec<&str> = lives["events"].as_array().unwrap().iter().map(|life| life["stage"].as_str().unwrap()).collect();
+    assert_eq!((code, stages), (0, vec!["hidden", "published"]), "{lives}");
+    // another record than the row says is none that comes into sight
+    stage.postgres.sql(&stage.database, &format!("UPDATE outbox SET payload = '7' WHERE id = '{behind}'"));
+    assert_eq!(trace(&stage, &[&behind]).1["stage"], "vanished");
+    stage.postgres.sql(&stage.database, &format!("UPDATE outbox SET payload = '{{}}' WHERE id = '{behind}'"));
+    somebody.abort_transaction(SOON).unwrap();
+    stage_of(&stage, &behind, "published");
+    drop(daemon);
 }
 
 /// Has a group of this outbox commit its position.
