@@ -34,6 +34,7 @@ mod failpoints;
 mod grants;
 mod halts;
 mod hands;
+mod identities;
 mod memory;
 mod moving;
 mod outages;

@@ -4,6 +4,7 @@ mod check;
 mod instances;
 mod killed;
 mod past;
+mod proof;
 mod scene;
 mod smoke;
 mod writers;

@@ -10,7 +10,7 @@ use crate::support::{DaemonOptions, Kafka, Postgres, Version};
 const SOON: Duration = Duration::from_secs(60);
 
 /// How the service of a table writes, and what comes of it. The table and its configuration stand in the page.
-struct Recipe {
+pub struct Recipe {
     /// Name of the database, and of the topic.
     name: &'static str,
     /// Heading in the page.
@@ -52,20 +52,20 @@ impl Recipe {
 }
 
 /// A recipe that is being followed.
-struct Kitchen {
+pub struct Kitchen {
     recipe: &'static Recipe,
     /// As `outbox.table` names it.
     table: String,
-    postgres: &'static Postgres,
-    kafka: &'static Kafka,
-    database: String,
-    topic: String,
-    options: DaemonOptions,
+    pub postgres: &'static Postgres,
+    pub kafka: &'static Kafka,
+    pub database: String,
+    pub topic: String,
+    pub options: DaemonOptions,
 }
 
 impl Kitchen {
     /// Creates the table, and everything else by `migrate`.
-    fn new(recipe: &'static Recipe) -> Kitchen {
+    pub fn new(recipe: &'static Recipe) -> Kitchen {
         let (postgres, kafka) = (Postgres::shared(Version::V18), Kafka::shared());
         let database = postgres.create_database(recipe.name);
         let topic = kafka.unique_topic(recipe.name);
@@ -80,12 +80,12 @@ impl Kitchen {
     }
 
     /// The options of the role that owns the table.
-    fn owner(&self) -> DaemonOptions {
+    pub fn owner(&self) -> DaemonOptions {
         self.options.clone().set("database.url", &self.postgres.url(&self.database, "postgres"))
     }
 
     /// Runs `migrate`, first as a plan, then twice, and gives both roles their rights. Returns the plan.
-    fn migrate(&self) -> String {
+    pub fn migrate(&self) -> String {
         let before = self.described();
         let plan = answer(&self.owner(), &["migrate", "--plan"]);
         answer(&self.owner(), &["migrate", "--topics", &format!("{}:1", self.topic)]);
@@ -109,7 +109,7 @@ impl Kitchen {
     }
 
     /// Inserts events with the rights of a writer.
-    fn write(&self, numbers: std::ops::RangeInclusive<u32>) {
+    pub fn write(&self, numbers: std::ops::RangeInclusive<u32>) {
         let insert = |n: u32| {
             let sql = self.recipe.insert.replace("{topic}", &self.topic).replace("{n}", &n.to_string());
             sql.replace("{key}", &format!("00000000-0000-4000-8000-00000000000{}", n % 3))
@@ -123,7 +123,7 @@ impl Kitchen {
     }
 
     /// Relays everything that is there, with the least rights, and leaves.
-    fn relay(&self) {
+    pub fn relay(&self) {
         let once = self.options.clone().argument("--once").start();
         assert_eq!(once.wait_exit(SOON), 0, "{}", once.log());
         assert_eq!(self.postgres.sql(&self.database, self.recipe.unsent), "0");
@@ -135,7 +135,7 @@ impl Kitchen {
     }
 
     /// id, key and payload of every record, in order.
-    fn records(&self) -> Vec<String> {
+    pub fn records(&self) -> Vec<String> {
         self.seen().iter().map(shown).collect()
     }
 }
@@ -238,7 +238,7 @@ fn the_table_of_an_entity_whose_numbers_are_drawn_by_hibernate() {
     assert_eq!(kitchen.postgres.sql(&kitchen.database, ages), "20", "both are UTC");
 }
 
-static RAILS: Recipe = Recipe {
+pub static RAILS: Recipe = Recipe {
     name: "rails",
     title: "Rails",
     insert: "INSERT INTO outbox_events (topic, key, event_type, payload, created_at, updated_at) VALUES \
@@ -292,7 +292,7 @@ fn the_table_of_django() {
     forget_marks(&kitchen, "sent_at", "UPDATE shop_outboxevent SET event_id = gen_random_uuid() WHERE id = 25");
 }
 
-static LARAVEL: Recipe = Recipe {
+pub static LARAVEL: Recipe = Recipe {
     name: "laravel",
     title: "Laravel",
     insert: "INSERT INTO outbox_messages (uuid, topic, aggregate_id, type, payload) \

@@ -13,6 +13,7 @@ use crate::source_conformance::{Setup, SourceWorld};
 
 mod checkup;
 mod commands;
+mod evidence;
 mod page;
 mod past;
 mod relayed;

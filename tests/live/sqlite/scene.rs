@@ -47,6 +47,11 @@ impl Scene {
         scene
     }
 
+    /// Its journal topic.
+    pub fn journal(&self) -> String {
+        format!("outboxd.{}.journal", self.name)
+    }
+
     pub fn start(&self, instance: &str) -> Daemon {
         self.options.clone().set("relay.instance", instance).start()
     }
@@ -130,7 +135,7 @@ impl Scene {
         let kept: HashSet<i64> = ledger.iter().map(|number| number.parse().expect("a number")).collect();
         truth::settle(&mut self.written, &kept, went_back);
         let seen: Vec<_> = self.topics.iter().flat_map(|(topic, count)| history::read(self.kafka, topic, *count)).collect();
-        let journal = history::read(self.kafka, &format!("outboxd.{}.journal", self.name), 1);
+        let journal = history::read(self.kafka, &self.journal(), 1);
         let account = account::decode(&journal);
         let committed = self.written.iter().filter(|event| event.fate == Fate::Committed).count() as u64;
         let mut violations = checker::check(&self.written, &seen, &self.topics);
