@@ -2,16 +2,17 @@
 //! readers see.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::checker::{Kind, Seen, Violation};
+use crate::checker::{Kind, Place, Seen, Violation};
 
 #[cfg(test)]
 mod tests;
 
 /// One published event as the journal has it: fingerprint of the id, topic, partition, offset.
-type Line = (u64, String, i32, i64);
+type Line = (u64, Arc<str>, i32, i64);
 
 /// What the journal's records say, each decoded, in order of their offsets.
 pub struct Account {
@@ -50,6 +51,11 @@ pub fn decode(journal: &[Seen]) -> Account {
 
 /// Everything in which the journal differs from what readers see of the events' topics.
 pub fn check(account: &Account, seen: &[Seen]) -> Vec<Violation> {
+    check_places(account, seen.iter().map(Seen::place))
+}
+
+/// [`check`] of where the events lie.
+pub fn check_places(account: &Account, places: impl Iterator<Item = Place>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut found = |what: String| violations.push(Violation { kind: Kind::Journal, what });
     if account.numbers.first().is_some_and(|first| *first != 1) {
@@ -64,10 +70,8 @@ pub fn check(account: &Account, seen: &[Seen]) -> Vec<Violation> {
     if journalled.len() != account.lines.len() {
         found("an event stands in two records, or twice in one".into());
     }
-    let visible: HashSet<Line> = seen
-        .iter()
-        .filter_map(|record| Some((fingerprint(record.id()?), record.topic.clone(), record.partition, record.offset)))
-        .collect();
+    let line = |place: Place| Some((fingerprint(place.id?), place.topic, place.partition, place.offset));
+    let visible: HashSet<Line> = places.filter_map(line).collect();
     visible.iter().filter(|line| !journalled.contains(line)).for_each(|line| found(format!("visible, not journalled: {line:?}")));
     journalled.iter().filter(|line| !visible.contains(**line)).for_each(|line| found(format!("journalled, not visible: {line:?}")));
     violations
@@ -105,7 +109,7 @@ fn decode_record(bytes: &mut Bytes<'_>, account: &mut Account) -> Option<()> {
     bytes.text()?;
     bytes.varint()?;
     bytes.take(8)?;
-    let topics: Vec<String> = (0..bytes.varint()?).map(|_| bytes.text()).collect::<Option<_>>()?;
+    let topics: Vec<Arc<str>> = (0..bytes.varint()?).map(|_| bytes.text().map(Arc::from)).collect::<Option<_>>()?;
     let mut lanes = Vec::new();
     for _ in 0..bytes.varint()? {
         let (topic, partition, offset) = (bytes.varint()?, bytes.zigzag()?, bytes.zigzag()?);

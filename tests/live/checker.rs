@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -36,6 +37,11 @@ impl Seen {
     /// The event id in its header.
     pub fn id(&self) -> Option<Uuid> {
         self.header("id")?.parse().ok()
+    }
+
+    /// What is kept of it.
+    pub fn place(&self) -> Place {
+        Place { topic: self.topic.as_str().into(), partition: self.partition, offset: self.offset, id: self.id() }
     }
 }
 
@@ -98,40 +104,101 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Where a record of which event lies: what is kept of it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Kafka topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// The event id in its header.
+    pub id: Option<Uuid>,
+}
+
 /// Everything that is wrong with `seen`, the complete topics in offset order, given what was written and how many partitions each
 /// topic has.
 pub fn check(written: &[Written], seen: &[Seen], partitions: &BTreeMap<String, i32>) -> Vec<Violation> {
-    let mut violations = Vec::new();
-    let mut found = |kind: Kind, what: String| violations.push(Violation { kind, what });
-    let by_id: HashMap<Uuid, &Written> = written.iter().map(|event| (event.id, event)).collect();
-    let mut times: HashMap<Uuid, usize> = HashMap::new();
-    for record in seen {
-        let Some(event) = record.id().and_then(|id| by_id.get(&id)) else {
-            found(Kind::Stranger, place(record));
-            continue;
+    let mut checking = Checking::new(written, partitions);
+    seen.iter().for_each(|record| checking.see(record));
+    checking.finish()
+}
+
+/// [`check`] of records that come one by one, so that a long history need not be held in memory.
+pub struct Checking<'a> {
+    written: &'a [Written],
+    partitions: &'a BTreeMap<String, i32>,
+    /// Of each event, how often it was seen.
+    by_id: HashMap<Uuid, (&'a Written, usize)>,
+    /// Of each topic and key the partition and the newest version.
+    lanes: HashMap<(&'a str, &'a str), (i32, (i64, i64))>,
+    violations: Vec<Violation>,
+    disorder: Vec<Violation>,
+}
+
+impl<'a> Checking<'a> {
+    /// Nothing is seen yet.
+    pub fn new(written: &'a [Written], partitions: &'a BTreeMap<String, i32>) -> Checking<'a> {
+        let by_id = written.iter().map(|event| (event.id, (event, 0))).collect();
+        Checking { written, partitions, by_id, lanes: HashMap::new(), violations: Vec::new(), disorder: Vec::new() }
+    }
+
+    /// The next record of a topic's partition.
+    pub fn see(&mut self, record: &Seen) {
+        let Some((event, times)) = record.id().and_then(|id| self.by_id.get_mut(&id)) else {
+            self.violations.push(Violation { kind: Kind::Stranger, what: place(record) });
+            return;
         };
-        *times.entry(event.id).or_default() += 1;
+        *times += 1;
+        let (event, is_first) = (*event, *times == 1);
+        let mut found = |kind: Kind, what: String| self.violations.push(Violation { kind, what });
         if event.fate == Fate::RolledBack {
             found(Kind::Phantom, format!("{} {}", event.id, place(record)));
         }
         if let Some(difference) = difference(event, record) {
             found(Kind::Corrupt, format!("{difference} of {} {}", event.id, place(record)));
         }
-        if let Some(expected) = event.key.as_ref().map(|key| partition_of(key.as_bytes(), partitions[&record.topic]))
+        if let Some(expected) = event.key.as_ref().map(|key| partition_of(key.as_bytes(), self.partitions[&record.topic]))
             && expected != record.partition
         {
             found(Kind::WrongPartition, format!("{} {}, not {expected}", event.id, place(record)));
         }
-    }
-    for event in written {
-        match times.get(&event.id) {
-            None if event.fate == Fate::Committed => found(Kind::Lost, format!("{} {}", event.id, event.topic)),
-            Some(2..) => found(Kind::Duplicated, format!("{} {} times", event.id, times[&event.id])),
-            None | Some(_) => {}
+        // repetitions are not held against the order: they are found as duplicates
+        if is_first {
+            self.put_in_order(event, record);
         }
     }
-    violations.extend(order(&by_id, seen));
-    violations
+
+    fn put_in_order(&mut self, event: &'a Written, record: &Seen) {
+        let Some(key) = event.key.as_deref() else { return };
+        let Some((topic, _)) = self.partitions.get_key_value(&record.topic) else { return };
+        let version = (event.generation, event.version);
+        let (partition, newest) = self.lanes.entry((topic, key)).or_insert((record.partition, (i64::MIN, 0)));
+        if *partition != record.partition {
+            let what = format!("{key}: first in partition {partition}, then {}", place(record));
+            self.disorder.push(Violation { kind: Kind::SplitKey, what });
+        } else if version <= *newest {
+            let what = format!("{key} version {version:?} behind {newest:?} {}", place(record));
+            self.disorder.push(Violation { kind: Kind::Reordered, what });
+        }
+        *newest = version.max(*newest);
+    }
+
+    /// Everything was seen: what is wrong.
+    pub fn finish(self) -> Vec<Violation> {
+        let mut violations = self.violations;
+        let mut found = |kind: Kind, what: String| violations.push(Violation { kind, what });
+        for event in self.written {
+            match self.by_id[&event.id].1 {
+                0 if event.fate == Fate::Committed => found(Kind::Lost, format!("{} {}", event.id, event.topic)),
+                0 | 1 => {}
+                times => found(Kind::Duplicated, format!("{} {times} times", event.id)),
+            }
+        }
+        violations.extend(self.disorder);
+        violations
+    }
 }
 
 fn place(record: &Seen) -> String {
@@ -152,29 +219,6 @@ fn difference(event: &Written, record: &Seen) -> Option<&'static str> {
         ("header trace", record.header("trace") == Some(&event.trace())),
     ];
     checks.into_iter().find(|(_, is_right)| !is_right).map(|(name, _)| name)
-}
-
-/// Order and partition of each key. Repetitions are not held against the order: they are found as duplicates.
-fn order(by_id: &HashMap<Uuid, &Written>, seen: &[Seen]) -> Vec<Violation> {
-    let mut violations = Vec::new();
-    type Last = (i32, (i64, i64));
-    let mut lanes: HashMap<(&str, &str), Last> = HashMap::new();
-    let mut met = std::collections::HashSet::new();
-    for record in seen {
-        let Some(event) = record.id().and_then(|id| by_id.get(&id)) else { continue };
-        let Some(key) = event.key.as_deref().filter(|_| met.insert(event.id)) else { continue };
-        let version = (event.generation, event.version);
-        let (partition, newest) = lanes.entry((&record.topic, key)).or_insert((record.partition, (i64::MIN, 0)));
-        if *partition != record.partition {
-            let what = format!("{key}: first in partition {partition}, then {}", place(record));
-            violations.push(Violation { kind: Kind::SplitKey, what });
-        } else if version <= *newest {
-            let what = format!("{key} version {version:?} behind {newest:?} {}", place(record));
-            violations.push(Violation { kind: Kind::Reordered, what });
-        }
-        *newest = version.max(*newest);
-    }
-    violations
 }
 
 /// The partition that the Java client's default partitioner chooses.

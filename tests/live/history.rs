@@ -99,7 +99,8 @@ pub fn used_offsets(kafka: &Kafka, topic: &str, partitions: i32) -> i64 {
     (0..partitions).map(end).sum()
 }
 
-fn record(message: &BorrowedMessage<'_>) -> Seen {
+/// A record as the checker takes it.
+pub fn record(message: &BorrowedMessage<'_>) -> Seen {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Seen {
         topic: message.topic().to_owned(),

@@ -1,12 +1,13 @@
 //! An outbox with all that belongs to it: database, topics, configuration, writers; and the proof in the end that all went well.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::account::{self, Tables};
-use crate::checker::{self, Kind, Seen, Violation};
+use crate::checker::{Checking, Kind, Place, Seen, Violation};
 use crate::history;
 use crate::support::{Daemon, DaemonOptions, Kafka, Postgres, eventually, eventually_get};
 use crate::truth::{self, Written};
@@ -53,6 +54,7 @@ pub struct Stage<'a> {
     generation: i64,
     workload: Option<Workload>,
     written: Vec<Written>,
+    places: Vec<Place>,
 }
 
 impl<'a> Stage<'a> {
@@ -97,6 +99,7 @@ impl<'a> Stage<'a> {
             generation: 0,
             workload: None,
             written,
+            places: Vec::new(),
         }
     }
 
@@ -122,6 +125,16 @@ impl<'a> Stage<'a> {
         let workload = Workload::start(&url, &topics, self.habits.clone(), self.generation);
         let before = self.workload.replace(workload);
         assert!(before.is_none(), "the writers write already");
+    }
+
+    /// What becomes of published rows.
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Whether the writers were started and not stopped.
+    pub fn is_writing(&self) -> bool {
+        self.workload.is_some()
     }
 
     /// Asks the writers to stop, without waiting for that: the database may be about to go.
@@ -210,12 +223,11 @@ impl<'a> Stage<'a> {
         }
         eventually("the table is drained", DRAIN, || self.pending() == 0);
         self.settle(went_back);
-        let seen = self.seen();
-        let mut violations = checker::check(&self.written, &seen, &self.topics);
+        let mut violations = self.look();
         let journal = if self.journalled { history::read(self.kafka, &self.journal(), 1) } else { Vec::new() };
         if self.journalled {
             let account = account::decode(&journal);
-            violations.extend(account::check(&account, &seen));
+            violations.extend(account::check_places(&account, self.places.iter().cloned()));
             let committed = self.written.iter().filter(|event| event.fate == truth::Fate::Committed).count() as u64;
             let rows = if self.mark == Mark::Row { committed } else { 0 };
             violations.extend(account::check_tables(&account, &self.tables(), rows));
@@ -224,11 +236,33 @@ impl<'a> Stage<'a> {
             "{}: {} written, {} seen, {} batches, {} violations",
             self.name,
             self.written.len(),
-            seen.len(),
+            self.places.len(),
             journal.len(),
             violations.len()
         );
         violations
+    }
+
+    /// Reads all topics and holds them against what was written; keeps where everything lies.
+    fn look(&mut self) -> Vec<Violation> {
+        let mut checking = Checking::new(&self.written, &self.topics);
+        let mut places = Vec::new();
+        for (topic, partitions) in &self.topics {
+            let topic: Arc<str> = topic.as_str().into();
+            history::each(self.kafka, &topic, *partitions, |message| {
+                let record = history::record(message);
+                checking.see(&record);
+                places.push(Place { topic: topic.clone(), ..record.place() });
+            });
+        }
+        let violations = checking.finish();
+        self.places = places;
+        violations
+    }
+
+    /// Where all events lay when [`Stage::violations`] looked.
+    pub fn places(&self) -> &[Place] {
+        &self.places
     }
 
     /// Replaces what the writers believe by what the database says.
@@ -252,7 +286,7 @@ impl<'a> Stage<'a> {
         self.settle(false);
         let unsent = self.postgres.sql(&self.database, "SELECT id FROM outbox WHERE sent_at IS NULL");
         let unsent: HashSet<&str> = unsent.lines().collect();
-        let mut violations = checker::check(&self.written, &self.seen(), &self.topics);
+        let mut violations = self.look();
         violations.retain(|wrong| wrong.kind != Kind::Lost || !unsent.contains(&wrong.what[..36]));
         violations
     }

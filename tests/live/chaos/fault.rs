@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+/// How often topics get more partitions in one run: readers read the first ones only.
+const GROWS: usize = 12;
+
 /// One kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -19,6 +22,14 @@ pub enum Kind {
     Reconfigure,
     /// A relay's clock is an hour off.
     WrongClock,
+    /// The relays are stopped in order and started again, one after the other.
+    RollingUpgrade,
+    /// The leading relay gets no more memory than it has.
+    MemoryLimit,
+    /// The leading relay writes its log to a full disk.
+    LogDiskFull,
+    /// The leading relay reaches the database through a pooler.
+    Pooler,
     /// The broker that leads the journal is killed.
     KillLeader,
     /// The broker that coordinates the transactions is killed.
@@ -27,6 +38,8 @@ pub enum Kind {
     PauseBroker,
     /// The brokers are stopped and started in turn.
     RollingRestart,
+    /// A broker is killed, and a topic asks for as many replicas as there were.
+    TooFewReplicas,
     /// The leading relay cannot reach the broker that leads the journal.
     CutFromLeader,
     /// The leading relay cannot reach the coordinator.
@@ -75,17 +88,22 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 32] = [
+    pub const ALL: [Kind; 37] = [
         Kind::KillRelay,
         Kind::DieAtPoint,
         Kind::StopRelay,
         Kind::OversleepRelay,
         Kind::Reconfigure,
         Kind::WrongClock,
+        Kind::RollingUpgrade,
+        Kind::MemoryLimit,
+        Kind::LogDiskFull,
+        Kind::Pooler,
         Kind::KillLeader,
         Kind::KillCoordinator,
         Kind::PauseBroker,
         Kind::RollingRestart,
+        Kind::TooFewReplicas,
         Kind::CutFromLeader,
         Kind::CutFromCoordinator,
         Kind::FreezeKafka,
@@ -121,15 +139,14 @@ impl Kind {
     pub fn most(self) -> usize {
         match self {
             Kind::DieAtPoint if points().is_empty() => 0,
-            // once a topic
-            Kind::AddPartitions => 3,
+            Kind::AddPartitions => GROWS,
             _ => usize::MAX,
         }
     }
 
     /// Whether it takes so long that a short run leaves it out.
     pub fn is_slow(self) -> bool {
-        matches!(self, Kind::OversleepRelay | Kind::RollingRestart)
+        matches!(self, Kind::OversleepRelay | Kind::RollingRestart | Kind::RollingUpgrade)
     }
 
     /// How long it lasts: some are over at once.
@@ -137,6 +154,7 @@ impl Kind {
         let (least, most) = match self {
             Kind::Reconfigure
             | Kind::RollingRestart
+            | Kind::RollingUpgrade
             | Kind::ForeignProducer
             | Kind::RestartDatabase
             | Kind::KillBackend
@@ -148,7 +166,8 @@ impl Kind {
             | Kind::AddPartitions => (0, 300),
             Kind::StopRelay => (4_500, 6_000),
             Kind::OversleepRelay => (20_500, 22_000),
-            Kind::KillLeader | Kind::KillCoordinator | Kind::HoldCommit | Kind::HoldProduce => (500, 6_000),
+            Kind::KillLeader | Kind::KillCoordinator | Kind::TooFewReplicas | Kind::HoldCommit | Kind::HoldProduce => (500, 6_000),
+            Kind::MemoryLimit | Kind::LogDiskFull | Kind::Pooler => (2_000, 6_000),
             Kind::PauseBroker => (500, 12_000),
             Kind::KillRelay
             | Kind::DieAtPoint
@@ -168,24 +187,6 @@ impl Kind {
         Duration::from_millis(chance.u64(least..=most))
     }
 }
-
-/// Kinds of the matrix that these runs do not make, with where they are looked at instead.
-pub const ELSEWHERE: [(&str, &str); 14] = [
-    ("memory limit of a relay", "tests/live/memory.rs holds its memory below a bound; no limit is enforced"),
-    ("log disk full", "not made"),
-    ("broker disk full", "tests/live/disks.rs"),
-    ("database disk full", "tests/live/disks.rs"),
-    ("restore of the database", "tests/live/chaos_identity.rs, tests/live/halts.rs"),
-    ("replication slot dropped, advanced", "belongs to tail mode, which is not built"),
-    ("PgBouncer in between", "tests/live/chaos_postgres.rs"),
-    ("topic deleted and made anew", "tests/live/hands.rs, tests/live/steering.rs"),
-    ("journal deleted", "tests/live/chaos_journal.rs: halts"),
-    ("second database with the same name", "tests/live/chaos_identity.rs: halts"),
-    ("rolling upgrade and back", "there is one version only"),
-    ("TRUNCATE RESTART IDENTITY", "tests/live/hands.rs"),
-    ("too few replicas in sync", "tests/live/chaos_kafka.rs"),
-    ("a lone broker that loses markers", "tests/live/chaos_journal.rs: halts"),
-];
 
 /// Names of the points at which a relay of this build can die while it works: none in a build without failpoints.
 #[cfg(feature = "failpoints")]

@@ -11,11 +11,11 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use uuid::Uuid;
 
-use crate::checker::{Kind, Seen, Violation};
+use crate::checker::{Kind, Place, Violation};
 use crate::support::Kafka;
 
 /// Of each place the event that was seen there.
-type Places = HashMap<(String, i32, i64), Option<Uuid>>;
+type Places = HashMap<(Arc<str>, i32, i64), Option<Uuid>>;
 
 /// A reader at work.
 pub struct Watcher {
@@ -36,29 +36,30 @@ impl Watcher {
         consumer.assign(&all).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
-        let thread = std::thread::spawn(move || read(&consumer, &asked));
+        let names: Vec<Arc<str>> = topics.keys().map(|topic| topic.as_str().into()).collect();
+        let thread = std::thread::spawn(move || read(&consumer, &names, &asked));
         Watcher { stop, thread }
     }
 
     /// Stops reading; gives everything that was seen and is not there, or is another event there, in the end.
-    pub fn vanished(self, seen: &[Seen]) -> Vec<Violation> {
+    pub fn vanished(self, seen: &[Place]) -> Vec<Violation> {
         self.stop.store(true, Ordering::Relaxed);
         let places = self.thread.join().expect("the reader does not panic");
         println!("chaos: the reader saw {} of {} records on the way", places.len(), seen.len());
         assert!(places.len() * 2 > seen.len(), "the reader has read");
-        let there: Places =
-            seen.iter().map(|record| ((record.topic.clone(), record.partition, record.offset), record.id())).collect();
+        let there: Places = seen.iter().map(|place| ((place.topic.clone(), place.partition, place.offset), place.id)).collect();
         let gone = places.iter().filter(|(place, id)| there.get(*place) != Some(id));
         gone.map(|(place, id)| Violation { kind: Kind::Vanished, what: format!("{id:?} at {place:?}") }).collect()
     }
 }
 
-fn read(consumer: &BaseConsumer, asked: &AtomicBool) -> Places {
+fn read(consumer: &BaseConsumer, names: &[Arc<str>], asked: &AtomicBool) -> Places {
     let mut places = Places::new();
     while !asked.load(Ordering::Relaxed) {
         // errors pass: brokers come and go
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
-            places.insert((message.topic().to_owned(), message.partition(), message.offset()), id(&message));
+            let topic = names.iter().find(|name| ***name == *message.topic()).expect("it reads these topics").clone();
+            places.insert((topic, message.partition(), message.offset()), id(&message));
         }
     }
     places

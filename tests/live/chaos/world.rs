@@ -1,18 +1,23 @@
 //! Three relays with a network of their own each, three brokers, a database with a standby, writers and a reader.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::runtime::Runtime;
 
-use super::SOON;
+use super::fault::Kind;
+use super::healing::Under;
 use super::watcher::Watcher;
+use super::windows::Windows;
+use super::{SOON, Settings};
 use crate::checker::Violation;
-use crate::stage::{Mark, Stage, accept_address};
+use crate::stage::{Stage, accept_address};
 use crate::support::clock::Clock;
 use crate::support::kafka::{Proxied, TRANSACTION_PARTITIONS};
 use crate::support::{
-    Daemon, DaemonOptions, Kafka, KafkaOptions, Postgres, PostgresOptions, Proxy, Version, Weather, eventually, let_pass,
+    Daemon, DaemonOptions, Kafka, KafkaOptions, PgBouncer, Postgres, PostgresOptions, Proxy, Version, Weather, eventually,
+    eventually_get, let_pass,
 };
 use crate::workload::Habits;
 
@@ -31,10 +36,18 @@ pub struct World {
     pub database_down: bool,
     /// Whether the database ever lost what it had acknowledged.
     pub lost_some: bool,
-    /// Topics that have got more partitions.
-    pub grown: Vec<String>,
-    /// What relays logged that are not there any more.
-    pub logs: Vec<String>,
+    /// How often a topic has got more partitions.
+    pub grown: usize,
+    /// What lasts at present.
+    pub under: VecDeque<(Kind, Under)>,
+    /// What relays logged.
+    pub windows: Windows,
+    /// What must not be, beside what a checker finds.
+    pub wrong: Vec<String>,
+    /// Between a relay and the database, when it is its turn.
+    pub pooler: PgBouncer,
+    /// Behind the pooler.
+    pooled: Proxy,
     standby: Option<&'static Postgres>,
     /// Before the primary, for the standby.
     replication: Proxy,
@@ -67,21 +80,24 @@ fn database_options() -> PostgresOptions {
 
 impl World {
     /// Everything at work, but the writers.
-    pub fn start(seed: u64) -> World {
+    pub fn start(settings: &Settings) -> World {
         let postgres = lasting(Postgres::start(Version::V18, database_options()));
         let kafka = lasting(Kafka::start_three(KafkaOptions { proxied: NAMES.len(), ..KafkaOptions::default() }));
         let lines: Vec<Proxy> = NAMES.iter().map(|_| Proxy::before(postgres.port())).collect();
         let (writers, replication) = (Proxy::before(postgres.port()), Proxy::before(postgres.port()));
-        let habits = Habits { events_per_second: 500.0, ..Habits::default() };
-        let mut stage = Stage::with("chaos", Mark::Row, postgres, kafka, habits, |options, name| {
+        let pooled = Proxy::before(postgres.port());
+        let pooler = PgBouncer::start_before(pooled.port());
+        // so that an hour, most of which goes by in outages, has some millions of them
+        let habits = Habits { events_per_second: 1200.0, ..Habits::default() };
+        let mut stage = Stage::with("chaos", settings.mark(), postgres, kafka, habits, |options, name| {
             let url = format!("postgres://outboxd@{}/{name}", lines[0].address());
             // failing over takes a broker's session timeout and more
             let options = options.set("database.url", &url).set("kafka.transaction_timeout", "10s").set("relay.lease", "2s");
             options.set("database.statement_timeout", "3s").set("database.connect_timeout", "2s")
         });
         stage.writers_way = Some(writers.address());
-        for line in &lines[1..] {
-            accept_address(postgres, &stage.database, &format!("{}/{}", line.address(), stage.database));
+        for port in [lines[1].port(), lines[2].port(), pooler.port()] {
+            accept_address(postgres, &stage.database, &format!("127.0.0.1:{port}/{}", stage.database));
         }
         let standby = lasting(postgres.start_standby(replication.port()));
         let relays = NAMES.iter().zip(lines).map(|(name, line)| Relay::start(&stage, kafka, name, line)).collect();
@@ -89,13 +105,17 @@ impl World {
         World {
             stage,
             relays,
-            chance: Rng::with_seed(seed),
+            chance: Rng::with_seed(settings.seed),
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
             broker_down: None,
             database_down: false,
             lost_some: false,
-            grown: Vec::new(),
-            logs: Vec::new(),
+            grown: 0,
+            under: VecDeque::new(),
+            windows: Windows::new(settings.report.as_ref().map(|folder| folder.join(format!("chaos-{}.logs", settings.seed)))),
+            wrong: Vec::new(),
+            pooler,
+            pooled,
             standby: Some(standby),
             replication,
             writers,
@@ -115,7 +135,7 @@ impl World {
     pub fn start_relay(&mut self, number: usize, adapt: impl FnOnce(DaemonOptions) -> DaemonOptions) {
         let relay = &mut self.relays[number];
         relay.daemon.sigkill();
-        self.logs.push(relay.daemon.log());
+        self.windows.read(NAMES[number], &relay.daemon.log());
         relay.daemon = adapt(relay.options.clone()).start();
     }
 
@@ -161,7 +181,8 @@ impl World {
         self.replication.set(Weather::Cut);
         standby.promote();
         self.stage.postgres = standby;
-        let lines = self.relays.iter().map(|relay| &relay.line).chain([&self.writers, &self.replication]);
+        primary.remove_data();
+        let lines = self.relays.iter().map(|relay| &relay.line).chain([&self.writers, &self.replication, &self.pooled]);
         lines.for_each(|line| line.turn_to(standby.port()));
         self.replication.set(Weather::Pass);
         if !synchronous {
@@ -172,15 +193,35 @@ impl World {
         true
     }
 
-    /// Everything that relays logged, by process.
-    pub fn all_logs(&self) -> impl Iterator<Item = String> {
-        self.logs.iter().cloned().chain(self.relays.iter().map(|relay| relay.daemon.log()))
+    /// Waits until `count` batches more are marked, also while the database comes and goes.
+    pub fn wait_for_batches(&self, count: u64) {
+        let newest = || {
+            let newest = "SELECT coalesce(max(n), 0) FROM outboxd_applied";
+            let found = self.stage.postgres.try_sql(&self.stage.database, newest).ok();
+            // each question is a process: not too many of them
+            let_pass(Duration::from_millis(100));
+            found?.parse::<u64>().ok()
+        };
+        let until = eventually_get("the database answers", SOON, newest) + count;
+        eventually(&format!("{count} batches are published and marked"), SOON, || newest().is_some_and(|newest| newest >= until));
+    }
+
+    /// Reads what the relays that are at work have logged so far: once, at the end.
+    pub fn read_logs(&mut self) {
+        self.relays.iter().zip(NAMES).for_each(|(relay, name)| self.windows.read(name, &relay.daemon.log()));
+    }
+
+    /// Relays that left by themselves, and whatever else must not be.
+    pub fn ended_relays(&mut self) -> Vec<String> {
+        let gone = self.relays.iter().zip(NAMES).filter(|(relay, _)| !relay.daemon.is_running());
+        let gone: Vec<String> = gone.map(|(_, name)| format!("relay {name} has left")).collect();
+        self.wrong.drain(..).chain(gone).collect()
     }
 
     /// What the reader saw on the way and what is not there in the end.
     pub fn vanished(&mut self) -> Vec<Violation> {
         let watcher = self.watcher.take().expect("the reader is asked once");
-        watcher.vanished(&self.stage.seen())
+        watcher.vanished(self.stage.places())
     }
 }
 

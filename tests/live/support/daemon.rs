@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::place;
@@ -23,6 +24,8 @@ pub struct DaemonOptions {
     brokers: String,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// Where the log goes, if not beside the configuration.
+    log_folder: Option<PathBuf>,
 }
 
 impl DaemonOptions {
@@ -34,6 +37,7 @@ impl DaemonOptions {
             brokers: brokers.to_owned(),
             environment: Vec::new(),
             arguments: Vec::new(),
+            log_folder: None,
         }
     }
 
@@ -60,6 +64,12 @@ impl DaemonOptions {
     /// Adds an argument behind `run`, e.g. `--once`.
     pub fn argument(mut self, argument: &str) -> DaemonOptions {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Lets the log go into another folder.
+    pub fn log_into(mut self, folder: &Path) -> DaemonOptions {
+        self.log_folder = Some(folder.to_owned());
         self
     }
 
@@ -98,8 +108,9 @@ impl DaemonOptions {
         let http_port = place::free_port();
         let arguments: Vec<&str> = ["run"].into_iter().chain(self.arguments.iter().map(String::as_str)).collect();
         let command = self.command_with(&arguments, &folder, http_port);
-        let process = Process::spawn("outboxd", command, &folder.join("log"));
-        Daemon { process, folder, http_port }
+        let log = self.log_folder.as_ref().unwrap_or(&folder).join("log");
+        let process = Process::spawn("outboxd", command, &log);
+        Daemon { process, folder, http_port, is_harmed: AtomicBool::new(false) }
     }
 }
 
@@ -108,6 +119,7 @@ pub struct Daemon {
     process: Process,
     folder: PathBuf,
     http_port: u16,
+    is_harmed: AtomicBool,
 }
 
 impl Daemon {
@@ -143,6 +155,18 @@ impl Daemon {
     /// SIGSTOP: it stands still and does not know.
     pub fn sigstop(&self) {
         self.process.signal(libc::SIGSTOP);
+    }
+
+    /// Takes from it all memory beyond what it has, as far as the system lets us; says whether it did. No program can do without:
+    /// it may panic from now on.
+    pub fn limit_memory(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+        let Some(bytes) = size.and_then(|size| size.parse::<u64>().ok()).map(|size| size * 1024) else { return false };
+        self.is_harmed.store(true, Ordering::Relaxed);
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: plain system call; the limit lives as long as it takes.
+        unsafe { libc::prlimit(self.pid(), libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) == 0 }
     }
 
     /// Whether it stands still after a SIGSTOP, its own or somebody's.
@@ -219,7 +243,7 @@ impl Drop for Daemon {
         self.process.kill();
         if !std::thread::panicking() {
             let log = self.log();
-            assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
+            assert!(self.is_harmed.load(Ordering::Relaxed) || !log.contains("panicked"), "the daemon panicked:\n{log}");
             let leak = log.lines().find(|line| line.contains(MARKER));
             assert!(leak.is_none(), "the daemon logged what belongs to the service: {leak:?}");
             let _ = std::fs::remove_dir_all(&self.folder);

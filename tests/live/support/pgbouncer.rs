@@ -50,6 +50,11 @@ impl PgBouncer {
         format!("postgres://{user}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// SIGKILL: every pooled connection is lost.
     pub fn kill(&self) {
         self.process.kill();

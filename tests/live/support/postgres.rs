@@ -196,6 +196,12 @@ impl Postgres {
         eventually("the killed server's backends are gone", PATIENCE, || !children.iter().any(|&pid| process::alive(pid)));
     }
 
+    /// Removes the data of a server that was killed for good.
+    pub fn remove_data(&self) {
+        assert!(!self.is_running(), "only of a dead server");
+        std::fs::remove_dir_all(self.data()).unwrap();
+    }
+
     /// SIGSTOP to the server and all its backends: connections stay, nothing answers.
     pub fn freeze(&self) {
         self.signal_all(libc::SIGSTOP);
