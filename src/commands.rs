@@ -55,7 +55,6 @@ const UNREADABLE_EVENT: Obx = Obx { code: "OBX203", exit_code: EXIT_REFUSED };
 const FOREIGN: Obx = Obx { code: "OBX401", exit_code: EXIT_FAILED };
 const NOBODY_LISTENS: Obx = Obx { code: "OBX505", exit_code: EXIT_FAILED };
 const LISTENING: Obx = Obx { code: "OBX504", exit_code: EXIT_FAILED };
-const UNKEPT: Obx = Obx { code: "OBX701", exit_code: EXIT_FAILED };
 const SYSTEM: Obx = Obx { code: "OBX801", exit_code: EXIT_FAILED };
 const RELAYED: Obx = Obx { code: "OBX802", exit_code: EXIT_NOT_NOW };
 const NO_JOURNAL: Obx = Obx { code: "OBX804", exit_code: EXIT_FAILED };

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{EXIT_DONE, Failure, Format, UNKEPT, assembly};
+use super::{EXIT_DONE, Failure, Format, assembly};
 use crate::config::{Config, Delivery, Mark, Retention};
 use crate::fault::{EXIT_NO, Fault};
 use crate::sink::kafka::{Bounds, Lane, Scan, Scanner};

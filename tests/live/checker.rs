@@ -125,6 +125,9 @@ pub fn check(written: &[Written], seen: &[Seen], partitions: &BTreeMap<String, i
     checking.finish()
 }
 
+/// Of a lane: its partition, and its newest version, after the generation.
+type Newest = (i32, (i64, i64));
+
 /// [`check`] of records that come one by one, so that a long history need not be held in memory.
 pub struct Checking<'a> {
     written: &'a [Written],
@@ -132,7 +135,7 @@ pub struct Checking<'a> {
     /// Of each event, how often it was seen.
     by_id: HashMap<Uuid, (&'a Written, usize)>,
     /// Of each topic and key the partition and the newest version.
-    lanes: HashMap<(&'a str, &'a str), (i32, (i64, i64))>,
+    lanes: HashMap<(&'a str, &'a str), Newest>,
     violations: Vec<Violation>,
     disorder: Vec<Violation>,
 }

@@ -145,7 +145,7 @@ mod tests {
         let twice = Violation { kind: Kind::Duplicated, what: String::new() };
         let clean = found(&[("broken", 0), ("overtaken", 7), ("foreign", 1)]);
         assert!(disagreements(&[], &clean, true, 0).is_empty());
-        assert_eq!(disagreements(&[twice.clone()], &clean, true, 0).len(), 1);
+        assert_eq!(disagreements(std::slice::from_ref(&twice), &clean, true, 0).len(), 1);
         assert_eq!(disagreements(&[], &found(&[("torn", 1)]), true, 0).len(), 1);
         assert!(disagreements(&[twice], &found(&[("duplicated", 1)]), true, 0).is_empty());
         assert!(disagreements(&[], &found(&[("phantom", 3)]), true, 3).is_empty());
