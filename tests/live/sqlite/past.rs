@@ -43,7 +43,9 @@ fn a_file_that_goes_back_in_place_under_a_running_relay_is_settled_from_the_jour
     let copied = tables.map(|table| format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table};"));
     scene.sql(&format!("ATTACH '{}' AS old; BEGIN IMMEDIATE; {} COMMIT;", copy.display(), copied.concat()));
     let claims = || daemon.metric_of("outboxd_claims_total", "cause=\"token_missing\"");
-    eventually("the relay sees that the file went back", SOON, || claims() >= 1.0 && scene.applied() >= before);
+    // on a machine so slow that the lease was lost after the copy was made, the file brings back another lease, too
+    let sees = || claims() >= 1.0 || daemon.log().contains("the database went back in time");
+    eventually("the relay sees that the file went back", SOON, || sees() && scene.applied() >= before);
     scene.write();
     scene.wait_for_writers(300);
     scene.prove(true);
